@@ -1,0 +1,131 @@
+"""Checkpoint files: a header and arrays in one ``.npz``, without pickle, replaced atomically."""
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbelief.rules import Rule
+from numbelief.schedules import Schedule
+
+FORMAT = 1
+_HEADER = "numbelief"
+
+Path = str | os.PathLike[str]
+
+
+def write(path: Path, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
+    """Write a checkpoint; a kill at any moment leaves the previous file or the new one."""
+    text = json.dumps({"format": FORMAT, **header})
+    path = os.path.abspath(os.fspath(path))
+    folder = os.path.dirname(path)
+    handle, temporary = tempfile.mkstemp(
+        prefix=os.path.basename(path) + ".", suffix=".tmp", dir=folder
+    )
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, allow_pickle=False, **{_HEADER: np.array(text)}, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    if os.name == "posix":  # the new name is durable only once its folder is written
+        directory = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Read the header and the arrays of a checkpoint of one kind.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is truncated, damaged, of another kind or of another format version.
+    """
+    damaged = f"{os.fspath(path)!r} is not a readable numbelief checkpoint (truncated or damaged)"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError(damaged)
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(str(arrays.pop(_HEADER)))
+        version, found = header["format"], header["kind"]
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError,
+            NotImplementedError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        raise ValueError(damaged) from error
+    if version != FORMAT:
+        raise ValueError(f"{os.fspath(path)!r} has format version {version}, expected {FORMAT}")
+    if found != kind:
+        raise ValueError(f"{os.fspath(path)!r} is a checkpoint of {found}, expected {kind}")
+    return header, arrays
+
+
+def describe(rule: Rule) -> dict[str, Any]:
+    """A rule as plain data that `restore` or `differences` understands."""
+    values = {f.name: getattr(rule, f.name) for f in fields(rule) if f.init}
+    values["learning_rate"] = _describe_rate(rule.learning_rate)
+    return {"name": type(rule).__name__.lower(), "hyperparameters": values}
+
+
+def restore(description: dict[str, Any]) -> Rule:
+    """The rule that `describe` described."""
+    name = description["name"]
+    if name not in Rule.registry:
+        raise ValueError(f"the checkpoint's rule {name!r} is not defined here: import it first")
+    values = dict(description["hyperparameters"])
+    rate = values["learning_rate"]
+    values["learning_rate"] = _restore_rate(rate)
+    return Rule.registry[name](**values)
+
+
+def differences(saved: dict[str, Any], rule: Rule) -> list[str]:
+    """What a described rule and a rule do not agree on, for an error message."""
+    # Through JSON and back, since the saved one has been there (tuples become lists).
+    given = json.loads(json.dumps(describe(rule)))
+    if saved["name"] != given["name"]:
+        return [f"rule {saved['name']} in the file, {given['name']} given"]
+    old, new = saved["hyperparameters"], given["hyperparameters"]
+    return [
+        f"{name} = {old.get(name)!r} in the file, {new.get(name)!r} given"
+        for name in {**old, **new}
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _describe_rate(rate: Any) -> Any:
+    if isinstance(rate, Schedule):
+        values = asdict(rate)
+        for f in fields(rate):
+            if callable(value := getattr(rate, f.name)):
+                values[f.name] = _describe_rate(value)
+        return {"schedule": type(rate).__name__, **values}
+    if callable(rate):
+        return {"callable": getattr(rate, "__qualname__", type(rate).__qualname__)}
+    return rate
+
+
+def _restore_rate(rate: Any) -> Any:
+    if not isinstance(rate, dict):
+        return rate
+    if "callable" in rate:
+        raise ValueError(
+            f"the checkpoint's learning rate is your own function {rate['callable']!r}, which a "
+            "file cannot hold: pass rule= with it"
+        )
+    values = {name: _restore_rate(value) for name, value in rate.items() if name != "schedule"}
+    return Schedule.registry[rate["schedule"]](**values)

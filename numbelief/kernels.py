@@ -1,0 +1,428 @@
+"""Compile a rule for the CPU: the only file that knows Numba's CPU options.
+
+A rule is plain Python over numbers (see ``rules.py``). The templates below are plain Python over
+arrays that call names which do not exist here (``update``, ``load``, ``Coefficients`` ...).
+``lift`` copies a template and binds those names to one rule, and Numba compiles the copy; no source
+text is generated. Serial and parallel kernels come from one text: ``prange`` over blocks is an
+ordinary loop unless it is compiled with ``parallel=True``. Nothing is reordered and no fused
+multiply-add is allowed, so every kernel gives the same bits on any number of threads.
+"""
+
+import functools
+import hashlib
+import os
+import pathlib
+import threading
+import types
+from collections import namedtuple
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+import numba
+import numpy as np
+from numba import prange
+from numba import types as nb
+from numba.extending import intrinsic, register_jitable
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from numbelief.rules import Rule
+
+# 64 Ki elements a block: at n = 1e7 float32, 6.4 ms against 8.0 ms for prange over elements.
+BLOCK = 1 << 16
+# Sums are taken over blocks of this size, and then over the blocks in order, on any thread count.
+SUM_BLOCK = 1 << 12
+# From this size on "auto" steps in parallel (see asv_benchmarks/benchmarks/kernels.py, Crossover).
+PARALLEL_FROM = int(os.environ.get("NUMBELIEF_PARALLEL_FROM", 1 << 19))
+# From this size on a kernel releases the GIL. Below, waiting to take it back costs more than the
+# step: another thread may hold it for its whole 5 ms turn.
+RELEASE_GIL_FROM = 1 << 14
+
+#: What a step carries from one to the next besides the slots: the decays and 1 - decay**t.
+CLOCK = np.dtype([("t", "i8"), ("beta1", "f8"), ("beta2", "f8"), ("bias1", "f8"), ("bias2", "f8")])
+
+# Why a step refuses its gradient, before it has changed anything.
+STEPPED, SHARES_X, SHARES_STATE = range(3)
+
+# `update` and its caller see these besides the hyperparameters and the rule's scalars.
+_COMMON = ("zero", "one", "tiny", "keep", "l2", "scale", "max_value")
+
+
+# ---- templates ---------------------------------------------------------------------------------
+# Bound by `lift`: the rule's functions, tuples of its numbers, what depends on its number of slots,
+# and the templates that other templates call.
+update: Any
+coefficients: Any
+decay: Any
+Hyperparameters: Any
+Coefficients: Any
+COUNT: int
+rows: Any
+load: Any
+store: Any
+apply_block: Any
+norms_block: Any
+sum_squares: Any
+norm_of: Any
+scale_of: Any
+begin: Any
+
+
+@intrinsic
+def _cast(typingctx, values, like):
+    """Turn a tuple of numbers into a tuple of numbers of the array's dtype."""
+    signature = nb.UniTuple(like.dtype, len(values))(values, like)
+
+    def codegen(context, builder, signature, args):
+        cast = [
+            context.cast(builder, builder.extract_value(args[0], i), kind, like.dtype)
+            for i, kind in enumerate(values)
+        ]
+        return context.make_tuple(builder, signature.return_type, cast)
+
+    return signature, codegen
+
+
+@register_jitable
+def _overlap(a, b):
+    if a.size == 0 or b.size == 0:
+        return False
+    a_start, b_start = a.ctypes.data, b.ctypes.data
+    return a_start < b_start + b.size * b.itemsize and b_start < a_start + a.size * a.itemsize
+
+
+@register_jitable
+def _flush(value, c):
+    # Arithmetic on denormal numbers is up to a hundred times slower on x86.
+    return c.zero if abs(value) < c.tiny else value
+
+
+@register_jitable
+def _limit(value, lower, upper, i):
+    if lower is None:
+        return value
+    else:
+        return min(max(value, lower[i]), upper[i])
+
+
+@register_jitable
+def _cut(array, lo, hi):
+    if array is None:
+        return None
+    else:
+        return array[lo:hi]
+
+
+@register_jitable
+def _prepared(g, x, c):
+    """Clip the gradient, then add the coupled decay."""
+    return min(max(g * c.scale, -c.max_value), c.max_value) + c.l2 * x
+
+
+def _apply_block(x, g, state, c, ratio, lower, upper, lo, hi):
+    # Slices, because a loop over range(lo, hi) does not vectorize.
+    x, g, slots = x[lo:hi], g[lo:hi], rows(state, lo, hi)
+    lower, upper = _cut(lower, lo, hi), _cut(upper, lo, hi)
+    for i in range(x.size):
+        new = update(x[i], _prepared(g[i], x[i], c), c, *load(slots, i))
+        store(slots, i, new, c)
+        x[i] = _limit(c.keep * x[i] - ratio * new[1] * new[0], lower, upper, i)
+
+
+def _norms_block(x, g, state, c, lo, hi):
+    """Sums of squares of x and of the direction that the coming update will take."""
+    x, g, slots = x[lo:hi], g[lo:hi], rows(state, lo, hi)
+    of_x = of_direction = 0.0
+    for i in range(x.size):
+        direction = update(x[i], _prepared(g[i], x[i], c), c, *load(slots, i))[0]
+        of_x += np.float64(x[i]) ** 2
+        of_direction += np.float64(direction) ** 2
+    return of_x, of_direction
+
+
+def _sum_squares(a, lo, hi):
+    total = 0.0
+    for value in a[lo:hi]:
+        total += np.float64(value) ** 2
+    return total
+
+
+def _norm(a):
+    """Euclidean norm, in float64, with the same bits on any number of threads."""
+    sums = np.empty((a.size + SUM_BLOCK - 1) // SUM_BLOCK)
+    for b in prange(sums.size):
+        sums[b] = sum_squares(a, b * SUM_BLOCK, min(a.size, (b + 1) * SUM_BLOCK))
+    total = 0.0
+    for part in sums:
+        total += part
+    return sqrt(total)
+
+
+def _refusal(x, g, state):
+    if _overlap(g, x):
+        return SHARES_X
+    if _overlap(g, state):
+        return SHARES_STATE
+    return STEPPED
+
+
+def _scale(g, max_norm):
+    """The factor that brings the gradient's norm down to max_norm."""
+    if max_norm is None:
+        return 1.0
+    else:
+        norm = norm_of(g)
+        return max_norm / norm if norm > max_norm else 1.0
+
+
+def _begin(x, g, clock, numbers, rate, max_norm, max_value):
+    """Advance the clock; return the coefficients of its step."""
+    now = clock[0]
+    now.t += 1
+    # 1 - beta**t without a power (25 ns each) and without cancellation at small t.
+    now.bias1 = now.beta1 * now.bias1 + (1 - now.beta1)
+    now.bias2 = now.beta2 * now.bias2 + (1 - now.beta2)
+    values = to_fixed_tuple(numbers, COUNT)
+    h = Hyperparameters(*values)
+    scalars = coefficients(h, rate, now.t, now.bias1, now.bias2)
+    keep, l2 = decay(h, rate)
+    tiny = np.finfo(x.dtype).tiny
+    common = (0.0, 1.0, tiny, keep, l2, scale_of(g, max_norm), max_value)
+    return Coefficients(*_cast(values + scalars + common, x))
+
+
+def _step(x, g, state, clock, numbers, rate, max_norm, max_value, lower, upper, edges, owner):
+    """One step of an elementwise rule."""
+    refusal = _refusal(x, g, state)
+    if refusal != STEPPED:
+        return refusal
+    c = begin(x, g, clock, numbers, rate, max_norm, max_value)
+    for b in prange((x.size + BLOCK - 1) // BLOCK):
+        lo, hi = b * BLOCK, min(x.size, (b + 1) * BLOCK)
+        apply_block(x, g, state, c, c.one, lower, upper, lo, hi)
+    return STEPPED
+
+
+def _step_layerwise(
+    x, g, state, clock, numbers, rate, max_norm, max_value, lower, upper, edges, owner
+):
+    """One step of a rule that scales each segment's step to the size of its parameters.
+
+    Two passes over memory instead of a temporary: the first only takes the norms. Block b runs
+    from edges[b] to edges[b + 1] and lies within the segment owner[b].
+    """
+    refusal = _refusal(x, g, state)
+    if refusal != STEPPED:
+        return refusal
+    c = begin(x, g, clock, numbers, rate, max_norm, max_value)
+    sums = np.empty((owner.size, 2))
+    for b in prange(owner.size):
+        sums[b, 0], sums[b, 1] = norms_block(x, g, state, c, edges[b], edges[b + 1])
+    totals = np.zeros((owner[-1] + 1, 2))
+    for b in range(owner.size):
+        totals[owner[b], 0] += sums[b, 0]
+        totals[owner[b], 1] += sums[b, 1]
+    for b in prange(owner.size):
+        of_x, of_direction = totals[owner[b], 0], totals[owner[b], 1]
+        known = of_x > 0 and of_direction > 0
+        ratio = _cast((sqrt(of_x) / sqrt(of_direction) if known else 1.0,), x)[0]
+        apply_block(x, g, state, c, ratio, lower, upper, edges[b], edges[b + 1])
+    return STEPPED
+
+
+# What depends on the number of slots: their rows between lo and hi, the values at i, storing new
+# values (an update returns direction, rate, slots...).
+_SLOTS: dict[int, tuple[Callable[..., Any], ...]] = {
+    0: (
+        lambda state, lo, hi: (),
+        lambda slots, i: (),
+        lambda slots, i, new, c: None,
+    ),
+    1: (
+        lambda state, lo, hi: (state[0, lo:hi],),
+        lambda slots, i: (slots[0][i],),
+        lambda slots, i, new, c: _put(slots[0], i, new[2], c),
+    ),
+    2: (
+        lambda state, lo, hi: (state[0, lo:hi], state[1, lo:hi]),
+        lambda slots, i: (slots[0][i], slots[1][i]),
+        lambda slots, i, new, c: (
+            _put(slots[0], i, new[2], c),
+            _put(slots[1], i, new[3], c),
+        ),
+    ),
+    3: (
+        lambda state, lo, hi: (state[0, lo:hi], state[1, lo:hi], state[2, lo:hi]),
+        lambda slots, i: (slots[0][i], slots[1][i], slots[2][i]),
+        lambda slots, i, new, c: (
+            _put(slots[0], i, new[2], c),
+            _put(slots[1], i, new[3], c),
+            _put(slots[2], i, new[4], c),
+        ),
+    ),
+}
+
+
+@register_jitable
+def _put(slot, i, value, c):
+    slot[i] = _flush(value, c)
+
+
+# ---- compilation -------------------------------------------------------------------------------
+
+
+def lift(template: Any, salt: str, **names: Any) -> types.FunctionType:
+    """Copy a template with its unbound names bound.
+
+    The salt goes into the name under which Numba caches the machine code on disk: Numba notices an
+    edit of the template's file only, not of a rule's.
+    """
+    bound = {**template.__globals__, **names}
+    copy = types.FunctionType(template.__code__, bound, template.__name__)
+    copy.__qualname__ = f"{template.__qualname__}_{salt}"
+    return copy
+
+
+def jit(function: Any, *, cache: bool = True, **options: Any) -> Any:
+    """Compile for the CPU, with a disk cache where one can be written.
+
+    ``error_model="numpy"`` is what lets LLVM vectorize a division.
+    """
+    options = {"error_model": "numpy", **options}
+    if cache:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # no writable place for the cache
+            pass
+    return numba.njit(**options)(function)
+
+
+@functools.cache
+def compile_norm(*, parallel: bool) -> Any:
+    """The Euclidean norm of an array, compiled for the CPU."""
+    # Reordering inside a block lets the sum use vectors; each block is still summed one way.
+    squares = jit(_sum_squares, cache=False, fastmath={"reassoc"})
+    return jit(lift(_norm, f"{parallel:d}_{source_salt()}", sum_squares=squares), parallel=parallel)
+
+
+def compile_step(rule: Rule, *, parallel: bool, nogil: bool) -> Any:
+    """Compile one step of a rule for the CPU.
+
+    Parameters
+    ----------
+    rule : Rule
+        Hyperparameters are arguments of the kernel; only the class and the number of slots matter.
+    parallel : bool
+        Spread the blocks over Numba's threads.
+    nogil : bool
+        Release the GIL during the step.
+
+    Returns
+    -------
+    callable
+        ``step(x, g, state, clock, numbers, rate, max_norm, max_value, lower, upper, edges, owner)``
+        updates x, state (one row a slot) and clock in place and returns STEPPED, or why it refused.
+    """
+    slots = len(rule.state_names)
+    return _compile_step(type(rule), slots, parallel, nogil)  # type: ignore[arg-type]
+
+
+@functools.cache
+def _compile_step(rule: type[Rule], slots: int, parallel: bool, nogil: bool) -> Any:
+    if slots not in _SLOTS:
+        raise ValueError(f"{rule.__name__} has {slots} slots; at most {max(_SLOTS)} are supported")
+    rows, load, store = map(register_jitable, _SLOTS[slots])
+    names = tuple(rule().numbers)
+    salt = f"{rule.__name__}_{slots}_{parallel:d}{nogil:d}_{rule_salt(rule)}"
+    bound: dict[str, Any] = {
+        "update": register_jitable(rule.update),
+        "rows": rows,
+        "load": load,
+        "store": store,
+    }
+    apply_block = jit(lift(_apply_block, salt, **bound), cache=False)
+    # Compiled on its own, so that the freedom to reorder stays with the sums.
+    bound["update"] = jit(rule.update, cache=False)
+    norms_block = jit(lift(_norms_block, salt, **bound), cache=False, fastmath={"reassoc"})
+    begin = lift(
+        _begin,
+        salt,
+        coefficients=register_jitable(rule.coefficients),
+        decay=register_jitable(rule.decay),
+        scale_of=register_jitable(lift(_scale, "", norm_of=compile_norm(parallel=parallel))),
+        Hyperparameters=namedtuple("Hyperparameters", names),
+        Coefficients=namedtuple("Coefficients", names + rule.scalars + _COMMON),
+        COUNT=len(names),
+    )
+    step = lift(
+        _step_layerwise if rule.layerwise else _step,
+        salt,
+        begin=jit(begin, cache=False),
+        apply_block=apply_block,
+        norms_block=norms_block,
+        _refusal=jit(_refusal, cache=False),
+    )
+    return jit(step, parallel=parallel, nogil=nogil)
+
+
+@functools.cache
+def source_salt() -> str:
+    """A short hash of the numbelief files whose text ends up in machine code."""
+    here = pathlib.Path(__file__).parent
+    texts = (here.joinpath(name).read_bytes() for name in ("rules.py", "kernels.py", "loop.py"))
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
+
+
+def rule_salt(rule: type[Rule]) -> str:
+    """A short hash of a rule's functions, and of the functions and constants they use."""
+    parts = [source_salt()]
+    seen = set()
+
+    def visit(code: types.CodeType, scope: dict[str, Any]) -> None:
+        if code in seen:
+            return
+        seen.add(code)
+        inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+        plain = [const for const in code.co_consts if not isinstance(const, types.CodeType)]
+        parts.append(repr((code.co_code, plain, code.co_names)))
+        for const in inner:
+            visit(const, scope)
+        for value in (scope.get(name) for name in code.co_names):
+            function = getattr(value, "py_func", value)  # a user's helper may be compiled already
+            if isinstance(function, types.FunctionType):
+                visit(function.__code__, function.__globals__)
+            elif isinstance(value, (int, float)):
+                parts.append(repr(value))
+
+    for function in (rule.update, rule.coefficients, rule.decay):
+        visit(function.__code__, function.__globals__)
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+# ---- where parallel is safe --------------------------------------------------------------------
+
+_forked_after_threads = False
+
+
+def _after_fork() -> None:
+    global _forked_after_threads
+    try:
+        numba.threading_layer()
+    except ValueError:  # no thread was ever launched: the child may launch its own
+        return
+    _forked_after_threads = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def parallel_is_safe() -> bool:
+    """Whether a parallel kernel may run here and now.
+
+    Not in a child forked after threads were launched (GNU OpenMP kills it), and not beside other
+    Python threads under Numba's workqueue layer (concurrent calls abort the process).
+    """
+    if _forked_after_threads or numba.get_num_threads() == 1:  # this also launches the threads
+        return False
+    return numba.threading_layer() in ("omp", "tbb") or threading.active_count() == 1

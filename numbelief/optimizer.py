@@ -1,0 +1,380 @@
+"""Optimizer: one rule bound to one parameter array, for people who own their loop."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbelief import checkpoint, kernels
+from numbelief.rules import Rule
+from numbelief.sets import Box
+
+__all__ = ["Optimizer"]
+
+_KIND = "numbelief.Optimizer"
+_TARGETS = ("auto", "serial", "parallel")
+
+
+class Optimizer:
+    r"""Step a parameter array in place with a rule.
+
+    Each step computes :math:`x \leftarrow \Pi(x - \eta d)` with the direction :math:`d` and rates
+    :math:`\eta` of the rule, in one pass over memory and without temporaries.
+
+    Parameters
+    ----------
+    rule : Rule
+        The update rule and its hyperparameters. It holds no state; two optimizers may share it.
+    x : ndarray of shape (n,), float32 or float64
+        The parameters: C-contiguous and writable. Every step changes them in place.
+    feasible_set : Box, optional
+        The set that x stays in. x itself is moved into it by the first step, not before.
+    bounds : scipy.optimize.Bounds or sequence of (min, max), optional
+        The same in SciPy's form; give one of the two.
+    max_norm : float, optional
+        Scale the gradient down to this Euclidean norm where it is longer.
+    max_value : float, optional
+        Then clip each of its coordinates to [-max_value, max_value].
+    target : {"auto", "serial", "parallel"}, default "auto"
+        Which kernel runs. The bits do not depend on it. "auto" is parallel from
+        ``numbelief.kernels.PARALLEL_FROM`` elements on (environment variable
+        ``NUMBELIEF_PARALLEL_FROM``). Where threads would be unsafe, such as in a forked child, the
+        serial kernel runs whatever the target.
+
+    Attributes
+    ----------
+    rule : Rule
+        The rule.
+    x : ndarray of shape (n,)
+        The caller's parameter array.
+    t : int
+        Number of steps taken.
+    state : dict of str to ndarray of shape (n,)
+        The rule's slots by name: views, not copies.
+
+    Raises
+    ------
+    TypeError
+        rule is not a Rule; x is not an array, or not of float32 or float64.
+    ValueError
+        x is not 1-D, empty, not contiguous or read-only; bounds of another length; a limit below or
+        equal to 0; an unknown target.
+
+    Examples
+    --------
+    >>> import numpy as np, numbelief
+    >>> x = np.array([1.0, -2.0])
+    >>> opt = numbelief.Optimizer(numbelief.Adam(learning_rate=0.1), x)
+    >>> for _ in range(200):
+    ...     opt.step(2 * x)
+    >>> bool(abs(x).max() < 1e-2), opt.t
+    (True, 200)
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        x: NDArray[Any],
+        *,
+        feasible_set: Box | None = None,
+        bounds: Any = None,
+        max_norm: float | None = None,
+        max_value: float | None = None,
+        target: str = "auto",
+    ) -> None:
+        if not isinstance(rule, Rule):
+            raise TypeError(f"rule must be a numbelief rule such as AdaBelief(), got {rule!r}")
+        if target not in _TARGETS:
+            raise ValueError(f"target must be one of {', '.join(_TARGETS)}, got {target!r}")
+        self.rule = rule
+        self.x = x
+        self._target = target
+        self._x = _parameters(x)
+        n, dtype = self._x.size, self._x.dtype
+        self.box = resolve_set(feasible_set, bounds, n)
+        self.limits = (None, None) if self.box is None else self.box.limits(n, dtype)
+        self._max_norm = None if max_norm is None else _positive("max_norm", max_norm)
+        self._max_value = math.inf if max_value is None else _positive("max_value", max_value)
+
+        self._state = np.zeros((len(rule.state_names), n), dtype)
+        self._numbers = np.array(list(rule.numbers.values()))
+        self._clock = np.zeros(1, kernels.CLOCK)
+        for beta in ("beta1", "beta2"):
+            self._clock[beta] = getattr(rule, beta, 0.0)
+        rate = rule.default_rate if rule.learning_rate is None else rule.learning_rate
+        self._schedule = rate if callable(rate) else None
+        self._rate = 0.0 if callable(rate) else float(rate)
+        blocks = _blocks(getattr(rule, "segments", None), n) if rule.layerwise else (None, None)
+        # What a kernel takes after x and the gradient, and after the rate.
+        self.arrays = (self._state, self._clock, self._numbers)
+        self.options = (self._max_norm, self._max_value, *self.limits, *blocks)
+
+        self._wants_parallel = target == "parallel" or (
+            target == "auto" and n >= kernels.PARALLEL_FROM
+        )
+        self._serial = self.kernel(parallel=False)
+
+    @property
+    def t(self) -> int:
+        """Number of steps taken."""
+        return int(self._clock["t"][0])
+
+    @property
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The rule's slots by name, as views."""
+        return dict(zip(self.rule.state_names, self._state, strict=True))
+
+    def step(self, grad: Any) -> None:
+        """Move x by one step of the rule along a gradient.
+
+        Parameters
+        ----------
+        grad : array_like of shape (n,)
+            The gradient at x. A writable contiguous array of x's dtype is read where it is;
+            anything else is converted first. It is never changed. Its values are not checked: a
+            NaN enters x, as it does in PyTorch.
+
+        Raises
+        ------
+        TypeError
+            grad is not real.
+        ValueError
+            grad has another shape than x, or shares memory with x or with the state. Nothing has
+            changed then.
+        """
+        x = self._x
+        if not (
+            type(grad) is np.ndarray
+            and grad.dtype == x.dtype
+            and grad.flags.carray
+            and grad.shape == x.shape
+        ):
+            grad = as_gradient(grad, x, "grad")
+        kernel = self.kernel(parallel=True) if self.runs_parallel() else self._serial
+        rate = self._rate if self._schedule is None else self.rates(1)[0]
+        refusal = kernel(x, grad, *self.arrays, rate, *self.options)
+        if refusal:
+            other = "x" if refusal == kernels.SHARES_X else "the optimizer's state"
+            raise ValueError(f"grad must not share memory with {other}: pass a copy")
+
+    def runs_parallel(self) -> bool:
+        """Whether the next step will use threads."""
+        return self._wants_parallel and kernels.parallel_is_safe()
+
+    def kernel(self, *, parallel: bool) -> Any:
+        """The compiled step; see `numbelief.kernels.compile_step`."""
+        nogil = parallel or self._x.size >= kernels.RELEASE_GIL_FROM
+        return kernels.compile_step(self.rule, parallel=parallel, nogil=nogil)
+
+    def rates(self, count: int) -> list[float]:
+        """The learning rates of the next steps.
+
+        Raises
+        ------
+        ValueError
+            The schedule returned something other than a finite number of at least 0.
+        """
+        if self._schedule is None:
+            return [self._rate] * count
+        first = self.t + 1
+        rates = []
+        for t in range(first, first + count):
+            rate = self._schedule(t)
+            try:
+                rate = float(rate)
+                valid = math.isfinite(rate) and rate >= 0
+            except (TypeError, ValueError):
+                valid = False
+            if not valid:
+                raise ValueError(
+                    f"learning_rate({t}) must be a finite number of at least 0, got {rate!r}"
+                )
+            rates.append(rate)
+        return rates
+
+    def save(self, path: checkpoint.Path) -> None:
+        """Write rule, schedule, t, slots and parameters to one file, atomically.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, an ``.npz`` archive whatever its name. A kill during the call leaves the
+            previous file.
+        """
+        header, arrays = self.snapshot()
+        checkpoint.write(path, {"kind": _KIND, **header}, arrays)
+
+    @classmethod
+    def load(
+        cls,
+        path: checkpoint.Path,
+        x: NDArray[Any],
+        *,
+        rule: Rule | None = None,
+        target: str = "auto",
+    ) -> "Optimizer":
+        """Read a file of `save`: fill x with its parameters, and go on from there bit for bit.
+
+        Parameters
+        ----------
+        path : path-like
+            A file written by `save`.
+        x : ndarray of shape (n,)
+            Receives the parameters; must have the size and dtype of the saved ones. Unchanged if
+            anything is wrong.
+        rule : Rule, optional
+            The rule that the file must hold. Needed only where its learning rate is a function of
+            yours, which a file cannot hold.
+        target : {"auto", "serial", "parallel"}, default "auto"
+            As in the constructor.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file.
+        ValueError
+            The file is damaged, or its rule, dtype, size or format version does not match; the
+            message says what differs.
+        """
+        header, arrays = checkpoint.read(path, _KIND)
+        return cls.from_snapshot(header, arrays, x, rule=rule, target=target)
+
+    def snapshot(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Everything that `save` writes, as a header and arrays."""
+        max_value = None if self._max_value == math.inf else self._max_value
+        header = {
+            "rule": checkpoint.describe(self.rule),
+            "dtype": self._x.dtype.name,
+            "n": self._x.size,
+            "max_norm": self._max_norm,
+            "max_value": max_value,
+        }
+        arrays: dict[str, Any] = {"x": self._x, "state": self._state, "clock": self._clock}
+        lower, upper = self.limits
+        if lower is not None:
+            arrays |= {"lower": lower, "upper": upper}
+        return header, arrays
+
+    @classmethod
+    def from_snapshot(
+        cls,
+        header: dict[str, Any],
+        arrays: dict[str, NDArray[Any]],
+        x: NDArray[Any],
+        *,
+        rule: Rule | None = None,
+        target: str = "auto",
+    ) -> "Optimizer":
+        """The optimizer that `snapshot` described, bound to x."""
+        given = _parameters(x)
+        wrong = []
+        if rule is not None:
+            wrong += checkpoint.differences(header["rule"], rule)
+        for name, here in (("dtype", given.dtype.name), ("n", given.size)):
+            if header[name] != here:
+                wrong.append(f"{name} = {header[name]} in the file, {here} given")
+        if wrong:
+            raise ValueError("the checkpoint does not match: " + "; ".join(wrong))
+        rule = checkpoint.restore(header["rule"]) if rule is None else rule
+        box = Box(arrays["lower"], arrays["upper"]) if "lower" in arrays else None
+        opt = cls(
+            rule,
+            x,
+            feasible_set=box,
+            max_norm=header["max_norm"],
+            max_value=header["max_value"],
+            target=target,
+        )
+        for name, mine in (("state", opt._state), ("clock", opt._clock), ("x", opt._x)):
+            saved = arrays[name]
+            if saved.shape != mine.shape or saved.dtype != mine.dtype:
+                raise ValueError(
+                    f"the checkpoint does not match: {name} is {saved.dtype}{saved.shape} in the "
+                    f"file, {mine.dtype}{mine.shape} expected"
+                )
+        opt._state[...], opt._clock[...], opt._x[...] = (arrays[k] for k in ("state", "clock", "x"))
+        return opt
+
+
+def as_gradient(grad: Any, x: NDArray[Any], name: str) -> NDArray[Any]:
+    """Copy what a user calls a gradient into a new array like x.
+
+    Raises
+    ------
+    TypeError
+        It is None, complex, or not numbers.
+    ValueError
+        It has another shape than x.
+    """
+    array = as_array(grad, name)
+    if array.dtype.kind not in "fiub":
+        got = "None" if grad is None else f"dtype {array.dtype}"
+        raise TypeError(f"{name} must hold real numbers, got {got}")
+    if array.shape != x.shape and not (x.size == 1 and array.ndim == 0):
+        raise ValueError(f"{name} must have the shape of x, {x.shape}, got {array.shape}")
+    with np.errstate(over="ignore"):  # beyond float32 is inf, which callers look for
+        return np.array(array, dtype=x.dtype, order="C").reshape(x.shape)
+
+
+def as_array(value: Any, name: str) -> NDArray[Any]:
+    """What NumPy, or DLPack where NumPy cannot, makes of a user's value."""
+    if hasattr(value, "detach"):  # a PyTorch tensor that still carries its graph
+        value = value.detach()
+    try:
+        return np.asarray(value)
+    except (TypeError, RuntimeError, ValueError) as error:
+        try:
+            return np.from_dlpack(value)
+        except Exception:
+            raise TypeError(
+                f"{name} must be convertible to a NumPy array, got {type(value).__name__}: {error}"
+            ) from error
+
+
+def resolve_set(feasible_set: Any, bounds: Any, n: int) -> Box | None:
+    """One feasible set out of the two ways to give it."""
+    if feasible_set is not None and bounds is not None:
+        raise ValueError("give feasible_set or bounds, not both")
+    if feasible_set is not None and not isinstance(feasible_set, Box):
+        raise TypeError(f"feasible_set must be a numbelief.sets.Box, got {feasible_set!r}")
+    given = bounds if feasible_set is None else feasible_set
+    return None if given is None else Box.from_bounds(given, n)
+
+
+def _parameters(x: Any) -> NDArray[Any]:
+    """A plain view of the caller's array, after checking that kernels can write to it."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"x must be a NumPy array, got {type(x).__name__}")
+    if x.dtype not in (np.float32, np.float64) or not x.dtype.isnative:
+        raise TypeError(f"x must be float32 or float64, got {x.dtype}")
+    if x.ndim != 1 or x.size == 0:
+        raise ValueError(f"x must have one dimension and not be empty, got shape {x.shape}")
+    if not x.flags.c_contiguous:
+        raise ValueError("x must be C-contiguous, got a strided view: pass a copy")
+    if not x.flags.writeable:
+        raise ValueError("x must be writable, got a read-only array")
+    return x.view(np.ndarray)
+
+
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0, got {value!r}")
+    return float(value)
+
+
+def _blocks(
+    segments: tuple[int, ...] | None, n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Cut each segment into blocks; return their edges and the segment that each belongs to."""
+    starts = (0,) if segments is None else segments
+    if starts[-1] >= n:
+        raise ValueError(f"segments must start below n = {n}, got {starts}")
+    edges, owner = [], []
+    for segment, (lo, hi) in enumerate(zip(starts, (*starts[1:], n), strict=True)):
+        cuts = range(lo, hi, kernels.SUM_BLOCK)
+        edges += list(cuts)
+        owner += [segment] * len(cuts)
+    return np.array([*edges, n], dtype=np.int64), np.array(owner, dtype=np.int64)

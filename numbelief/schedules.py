@@ -1,0 +1,170 @@
+r"""Learning-rate schedules: the number of a step, counted from 1, to its learning rate.
+
+A schedule is a small frozen dataclass with a lower-case name, made like a function call and given
+as ``learning_rate``; any callable of one integer works too. Where a published schedule counts from
+0, the first step is its 0.
+
+>>> from numbelief import schedules
+>>> rate = schedules.warmup(schedules.inverse_sqrt(0.1), steps=2)
+>>> [round(rate(t), 4) for t in (1, 2, 3, 6)]
+[0.05, 0.1, 0.1, 0.05]
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import ClassVar
+
+__all__ = ["constant", "cosine", "exponential", "inverse_sqrt", "sgdr", "step_decay", "warmup"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What the schedules share: their registry, and a check of their numbers."""
+
+    registry: ClassVar[dict[str, type["Schedule"]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Schedule.registry[cls.__name__] = cls
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if callable(value):
+                continue
+            if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+                raise TypeError(f"{f.name} must be a real number, got {value!r}")
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{f.name} must be finite and at least 0, got {value!r}")
+            if f.name in ("every", "steps", "T_0", "T_mult") and value < 1:
+                raise ValueError(f"{f.name} must be at least 1, got {value!r}")
+
+    def __call__(self, t: int) -> float:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class constant(Schedule):
+    r"""The same rate at every step: :math:`\alpha_t = \alpha`.
+
+    >>> constant(0.1)(7)
+    0.1
+    """
+
+    rate: float
+
+    def __call__(self, t: int) -> float:
+        return float(self.rate)
+
+
+@dataclass(frozen=True)
+class inverse_sqrt(Schedule):
+    r"""The rate of the regret theorems: :math:`\alpha_t = \alpha/\sqrt t`.
+
+    >>> inverse_sqrt(0.1)(4)
+    0.05
+    """
+
+    rate: float
+
+    def __call__(self, t: int) -> float:
+        return self.rate / math.sqrt(t)
+
+
+@dataclass(frozen=True)
+class step_decay(Schedule):
+    r"""Multiply by a factor every so many steps: :math:`\alpha\gamma^{\lfloor (t-1)/k \rfloor}`.
+
+    >>> [step_decay(1.0, factor=0.5, every=2)(t) for t in (1, 2, 3)]
+    [1.0, 1.0, 0.5]
+    """
+
+    rate: float
+    factor: float
+    every: int
+
+    def __call__(self, t: int) -> float:
+        return self.rate * self.factor ** ((t - 1) // self.every)
+
+
+@dataclass(frozen=True)
+class exponential(Schedule):
+    r"""Multiply by a factor every step: :math:`\alpha\gamma^{t-1}`.
+
+    >>> exponential(1.0, factor=0.5)(3)
+    0.25
+    """
+
+    rate: float
+    factor: float
+
+    def __call__(self, t: int) -> float:
+        return self.rate * self.factor ** (t - 1)
+
+
+@dataclass(frozen=True)
+class cosine(Schedule):
+    r"""Half a cosine from rate to floor in so many steps, then the floor.
+
+    :math:`\alpha_{min} + \tfrac12(\alpha - \alpha_{min})(1 + \cos(\pi \min(t-1, T)/T))`
+
+    >>> [round(cosine(1.0, steps=2)(t), 3) for t in (1, 2, 3, 4)]
+    [1.0, 0.5, 0.0, 0.0]
+    """
+
+    rate: float
+    steps: int
+    floor: float = 0.0
+
+    def __call__(self, t: int) -> float:
+        return _half_cosine(self.rate, self.floor, min(t - 1, self.steps) / self.steps)
+
+
+@dataclass(frozen=True)
+class sgdr(Schedule):
+    r"""Cosine annealing with warm restarts (Loshchilov & Hutter, arXiv 1608.03983, equation 5).
+
+    :math:`\eta_{min} + \tfrac12(\eta_{max} - \eta_{min})(1 + \cos(\pi T_{cur}/T_i))`, restarted at
+    :math:`T_{cur} = T_i`, with :math:`T_{i+1} = T_{mult} T_i`. ``rate`` and ``floor`` are
+    :math:`\eta_{max}` and :math:`\eta_{min}`; :math:`T_{cur}` is 0 at the first step.
+
+    >>> [round(sgdr(1.0, T_0=2, T_mult=2)(t), 3) for t in (1, 2, 3, 5, 7)]
+    [1.0, 0.5, 1.0, 0.5, 1.0]
+    """
+
+    rate: float
+    T_0: int
+    T_mult: float = 1
+    floor: float = 0.0
+
+    def __call__(self, t: int) -> float:
+        past, period = float(t - 1), float(self.T_0)
+        if self.T_mult == 1:
+            past %= period
+        while past >= period:
+            past -= period
+            period *= self.T_mult
+        return _half_cosine(self.rate, self.floor, past / period)
+
+
+@dataclass(frozen=True)
+class warmup(Schedule):
+    r"""A straight line to the first rate of a schedule, then the schedule from its first step.
+
+    Step t of the first ``steps`` has the rate :math:`\alpha_1 t/\mathrm{steps}`.
+
+    >>> [warmup(constant(1.0), steps=4)(t) for t in (1, 4, 5)]
+    [0.25, 1.0, 1.0]
+    """
+
+    schedule: Callable[[int], float]
+    steps: int
+
+    def __call__(self, t: int) -> float:
+        if t <= self.steps:
+            return self.schedule(1) * t / self.steps
+        return self.schedule(t - int(self.steps))
+
+
+def _half_cosine(high: float, low: float, share: float) -> float:
+    return low + 0.5 * (high - low) * (1 + math.cos(math.pi * share))
