@@ -32,14 +32,16 @@ largest_projected: Any
 move: Any
 norm_block: Any
 
-#: Settings and running figures of a run.
-CONTROL = np.dtype(
-    [
-        ("maxiter", "i8"), ("gtol", "f8"), ("ftol", "f8"), ("xtol", "f8"), ("goal", "f8"),
-        ("nit", "i8"), ("fun", "f8"), ("norm", "f8"), ("moved", "f8"), ("reach", "f8"),
-        ("best_fun", "f8"), ("best_nit", "i8"), ("still", "i8"),
-    ]
+_SETTINGS = (("maxiter", "i8"), ("gtol", "f8"), ("ftol", "f8"), ("xtol", "f8"), ("goal", "f8"))
+_FIGURES = (
+    ("nit", "i8"), ("fun", "f8"), ("norm", "f8"), ("moved", "f8"), ("reach", "f8"), ("still", "i8"),
+    ("best_fun", "f8"), ("best_nit", "i8"), ("window_fun", "f8"),
 )  # fmt: skip
+
+#: Settings and running figures of a run.
+CONTROL = np.dtype([*_SETTINGS, *_FIGURES])
+#: The names of the figures: what a resumed run takes from its file.
+FIGURES = tuple(name for name, _ in _FIGURES)
 
 
 def new_control(
@@ -122,7 +124,7 @@ def _norm_block(x, g, lower, upper, lo, hi):
 
 
 @register_jitable
-def _verdict(control, recent):
+def _verdict(control):
     """What the tolerances say about the point that was observed last."""
     now = control[0]
     if now.norm <= now.gtol or now.fun <= now.goal:
@@ -130,8 +132,8 @@ def _verdict(control, recent):
     if now.nit > 0 and now.xtol > 0 and now.moved <= now.xtol * (now.xtol + now.reach):
         return CONVERGED
     if now.ftol > 0 and now.nit >= WINDOW:
-        before = recent[now.nit % WINDOW]
-        if before - now.best_fun <= now.ftol * max(abs(before), abs(now.best_fun), 1.0):
+        size = max(abs(now.window_fun), abs(now.best_fun), 1.0)
+        if now.window_fun - now.best_fun <= now.ftol * size:
             return CONVERGED
     if now.nit >= now.maxiter:
         return MAXITER
@@ -176,9 +178,8 @@ def _observe(fun, rate, x, g, control, recent, best, lower, upper, average, prev
             reach = max(reach, np.float64(largest(x[lo:hi])))
             moved = max(moved, np.float64(move(x[lo:hi], previous[lo:hi])))
         now.moved, now.reach = moved, reach
-    status = _verdict(control, recent)
-    recent[now.nit % WINDOW] = now.best_fun
-    return status
+    now.window_fun, recent[now.nit % WINDOW] = recent[now.nit % WINDOW], now.best_fun
+    return _verdict(control)
 
 
 @functools.cache

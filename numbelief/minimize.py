@@ -269,9 +269,9 @@ class _Run:
                     1, min(_MOST_STEPS, 2 * steps, int(_LOOK_EVERY_S / max(per_step, 1e-9)))
                 )
                 self._save_if_due()
-            result = self.result(message)
             if self.settings.checkpoint is not None:
                 self.save()
+            result = self.result(message)
         except BaseException as error:
             self._attach(error)
             raise
@@ -411,7 +411,7 @@ class _Run:
                 raise ValueError("the checkpoint does not match: other bounds in the file")
         self.optimizer = restored
         self.g[...] = arrays["g"]
-        for name in ("nit", "fun", "norm", "moved", "reach", "best_fun", "best_nit", "still"):
+        for name in loop.FIGURES:
             self.control[name] = arrays["control"][name]
         for name in self.kept:
             self.kept[name] = arrays[name]
@@ -421,7 +421,7 @@ class _Run:
         finite = math.isfinite(self.control["fun"][0]) and math.isfinite(self.control["norm"][0])
         self.status = loop.NONFINITE
         if finite:
-            self.status = loop.compile_verdict()(self.control, self.kept["recent"])
+            self.status = loop.compile_verdict()(self.control)
 
 
 class _Hooks:
