@@ -1,10 +1,12 @@
 """Checkpoint files: a header and arrays in one ``.npz``, without pickle, replaced atomically."""
 
+import contextlib
 import json
 import os
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -45,6 +47,20 @@ def write(path: Path, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
             os.close(directory)
 
 
+@contextlib.contextmanager
+def _refusing_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, SyntaxError,
+            NotImplementedError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        raise ValueError(
+            f"{os.fspath(path)!r} is not a readable numbelief checkpoint (truncated or damaged): "
+            f"{error}"
+        ) from error
+
+
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read the header and the arrays of a checkpoint of one kind.
 
@@ -55,19 +71,11 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
     ValueError
         The file is truncated, damaged, of another kind or of another format version.
     """
-    damaged = f"{os.fspath(path)!r} is not a readable numbelief checkpoint (truncated or damaged)"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError(damaged)
+    with _refusing_damage(path):
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop(_HEADER)))
         version, found = header["format"], header["kind"]
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, EOFError, SyntaxError,
-            NotImplementedError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
-        raise ValueError(damaged) from error
     if version != FORMAT:
         raise ValueError(f"{os.fspath(path)!r} has format version {version}, expected {FORMAT}")
     if found != kind:
@@ -88,9 +96,13 @@ def restore(description: dict[str, Any]) -> Rule:
     if name not in Rule.registry:
         raise ValueError(f"the checkpoint's rule {name!r} is not defined here: import it first")
     values = dict(description["hyperparameters"])
-    rate = values["learning_rate"]
-    values["learning_rate"] = _restore_rate(rate)
-    return Rule.registry[name](**values)
+    values["learning_rate"] = _restore_rate(values["learning_rate"])
+    try:
+        return Rule.registry[name](**values)
+    except TypeError as error:
+        raise ValueError(
+            f"the checkpoint's rule is not the {name!r} defined here: {error}"
+        ) from error
 
 
 def differences(saved: dict[str, Any], rule: Rule) -> list[str]:
@@ -113,7 +125,7 @@ def _describe_rate(rate: Any) -> Any:
         for f in fields(rate):
             if callable(value := getattr(rate, f.name)):
                 values[f.name] = _describe_rate(value)
-        return {"schedule": type(rate).__name__, **values}
+        return {"kind": type(rate).__name__, **values}
     if callable(rate):
         return {"callable": getattr(rate, "__qualname__", type(rate).__qualname__)}
     return rate
@@ -127,5 +139,5 @@ def _restore_rate(rate: Any) -> Any:
             f"the checkpoint's learning rate is your own function {rate['callable']!r}, which a "
             "file cannot hold: pass rule= with it"
         )
-    values = {name: _restore_rate(value) for name, value in rate.items() if name != "schedule"}
-    return Schedule.registry[rate["schedule"]](**values)
+    values = {name: _restore_rate(value) for name, value in rate.items() if name != "kind"}
+    return Schedule.registry[rate["kind"]](**values)

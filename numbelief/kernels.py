@@ -119,7 +119,8 @@ def _prepared(g, x, c):
     return min(max(g * c.scale, -c.max_value), c.max_value) + c.l2 * x
 
 
-def _apply_block(x, g, state, c, ratio, lower, upper, lo, hi):
+def _apply_block(x, g, state, values, ratio, lower, upper, lo, hi):
+    c = Coefficients(*values)  # a named tuple does not get into a parallel loop
     # Slices, because a loop over range(lo, hi) does not vectorize.
     x, g, slots = x[lo:hi], g[lo:hi], rows(state, lo, hi)
     lower, upper = _cut(lower, lo, hi), _cut(upper, lo, hi)
@@ -129,8 +130,9 @@ def _apply_block(x, g, state, c, ratio, lower, upper, lo, hi):
         x[i] = _limit(c.keep * x[i] - ratio * new[1] * new[0], lower, upper, i)
 
 
-def _norms_block(x, g, state, c, lo, hi):
+def _norms_block(x, g, state, values, lo, hi):
     """Sums of squares of x and of the direction that the coming update will take."""
+    c = Coefficients(*values)
     x, g, slots = x[lo:hi], g[lo:hi], rows(state, lo, hi)
     of_x = of_direction = 0.0
     for i in range(x.size):
@@ -176,7 +178,7 @@ def _scale(g, max_norm):
 
 
 def _begin(x, g, clock, numbers, rate, max_norm, max_value):
-    """Advance the clock; return the coefficients of its step."""
+    """Advance the clock; return the values of its step's coefficients."""
     now = clock[0]
     now.t += 1
     # 1 - beta**t without a power (25 ns each) and without cancellation at small t.
@@ -188,7 +190,7 @@ def _begin(x, g, clock, numbers, rate, max_norm, max_value):
     keep, l2 = decay(h, rate)
     tiny = np.finfo(x.dtype).tiny
     common = (0.0, 1.0, tiny, keep, l2, scale_of(g, max_norm), max_value)
-    return Coefficients(*_cast(values + scalars + common, x))
+    return _cast(values + scalars + common, x)
 
 
 def _step(x, g, state, clock, numbers, rate, max_norm, max_value, lower, upper, edges, owner):
@@ -196,10 +198,10 @@ def _step(x, g, state, clock, numbers, rate, max_norm, max_value, lower, upper, 
     refusal = _refusal(x, g, state)
     if refusal != STEPPED:
         return refusal
-    c = begin(x, g, clock, numbers, rate, max_norm, max_value)
+    values = begin(x, g, clock, numbers, rate, max_norm, max_value)
     for b in prange((x.size + BLOCK - 1) // BLOCK):
         lo, hi = b * BLOCK, min(x.size, (b + 1) * BLOCK)
-        apply_block(x, g, state, c, c.one, lower, upper, lo, hi)
+        apply_block(x, g, state, values, x.dtype.type(1), lower, upper, lo, hi)
     return STEPPED
 
 
@@ -214,10 +216,10 @@ def _step_layerwise(
     refusal = _refusal(x, g, state)
     if refusal != STEPPED:
         return refusal
-    c = begin(x, g, clock, numbers, rate, max_norm, max_value)
+    values = begin(x, g, clock, numbers, rate, max_norm, max_value)
     sums = np.empty((owner.size, 2))
     for b in prange(owner.size):
-        sums[b, 0], sums[b, 1] = norms_block(x, g, state, c, edges[b], edges[b + 1])
+        sums[b, 0], sums[b, 1] = norms_block(x, g, state, values, edges[b], edges[b + 1])
     totals = np.zeros((owner[-1] + 1, 2))
     for b in range(owner.size):
         totals[owner[b], 0] += sums[b, 0]
@@ -226,7 +228,7 @@ def _step_layerwise(
         of_x, of_direction = totals[owner[b], 0], totals[owner[b], 1]
         known = of_x > 0 and of_direction > 0
         ratio = _cast((sqrt(of_x) / sqrt(of_direction) if known else 1.0,), x)[0]
-        apply_block(x, g, state, c, ratio, lower, upper, edges[b], edges[b + 1])
+        apply_block(x, g, state, values, ratio, lower, upper, edges[b], edges[b + 1])
     return STEPPED
 
 
@@ -339,6 +341,7 @@ def _compile_step(rule: type[Rule], slots: int, parallel: bool, nogil: bool) -> 
         "rows": rows,
         "load": load,
         "store": store,
+        "Coefficients": namedtuple("Coefficients", names + rule.scalars + _COMMON),
     }
     apply_block = jit(lift(_apply_block, salt, **bound), cache=False)
     # Compiled on its own, so that the freedom to reorder stays with the sums.
@@ -351,7 +354,6 @@ def _compile_step(rule: type[Rule], slots: int, parallel: bool, nogil: bool) -> 
         decay=register_jitable(rule.decay),
         scale_of=register_jitable(lift(_scale, "", norm_of=compile_norm(parallel=parallel))),
         Hyperparameters=namedtuple("Hyperparameters", names),
-        Coefficients=namedtuple("Coefficients", names + rule.scalars + _COMMON),
         COUNT=len(names),
     )
     step = lift(

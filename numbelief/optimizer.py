@@ -268,6 +268,10 @@ class Optimizer:
     ) -> "Optimizer":
         """The optimizer that `snapshot` described, bound to x."""
         given = _parameters(x)
+        missing = [k for k in ("rule", "dtype", "n", "max_norm", "max_value") if k not in header]
+        missing += [k for k in ("x", "state", "clock") if k not in arrays]
+        if missing:
+            raise ValueError(f"the checkpoint does not match: it has no {', '.join(missing)}")
         wrong = []
         if rule is not None:
             wrong += checkpoint.differences(header["rule"], rule)

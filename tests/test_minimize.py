@@ -8,9 +8,10 @@ import numba
 import numpy as np
 import pytest
 import scipy.optimize
-from numbelief import Adam, AdaBelief, Rule, minimize, schedules, sets
 from problems import PROBLEMS, QUADRATIC, ROSENBROCK, rosenbrock, rosenbrock_grad
 from scipy.optimize import Bounds, OptimizeResult, OptimizeWarning
+
+from numbelief import AdaBelief, Adam, Rule, minimize, schedules, sets
 
 FAST = {"maxiter": 300}
 
@@ -389,8 +390,8 @@ def test_callback_of_a_result_can_stop():
 def test_a_callback_does_not_change_the_run():
     plain = run()
     res = minimize(
-        rosenbrock, [-1.2, 1.0], jac=rosenbrock_grad, method=Adam(0.01), callback=lambda x: x.fill(0),
-        options={"maxiter": 200, "history": True},
+        rosenbrock, [-1.2, 1.0], jac=rosenbrock_grad, method=Adam(0.01),
+        callback=lambda x: x.fill(0), options={"maxiter": 200, "history": True},
     )  # fmt: skip
     np.testing.assert_array_equal(res.history.fun, plain.history.fun)
 
@@ -616,7 +617,7 @@ ARGUMENTS = {
     "unknown method": ({"method": "adabeleif"}, ValueError, "did you mean 'adabelief'"),
     "method type": ({"method": Adam}, TypeError, "method must be a rule"),
     "bounds crossed": ({"bounds": [(1, 0), (0, 1)]}, ValueError, "must not exceed .* 1.0 > 0.0"),
-    "bounds length": ({"bounds": [(0, 1)]}, ValueError, "one pair for each of 2 coordinates, got 1"),
+    "bounds length": ({"bounds": [(0, 1)]}, ValueError, "each of 2 coordinates, got 1"),
     "Bounds length": ({"bounds": Bounds([0] * 3, [1] * 3)}, ValueError, "length 2, got 3"),
     "bounds NaN": ({"bounds": [(0, np.nan)] * 2}, ValueError, "upper must not be NaN"),
     "bounds form": ({"bounds": 3}, ValueError, "bounds must be a scipy.optimize.Bounds"),
@@ -634,12 +635,12 @@ ARGUMENTS = {
     "maxtime": ({"options": {"maxtime": -1}}, ValueError, "maxtime must be .* got -1"),
     "iterate": ({"options": {"iterate": "first"}}, ValueError, "iterate must be .* got 'first'"),
     "max_norm": ({"options": {"max_norm": 0}}, ValueError, "max_norm must be above 0, got 0"),
-    "resume": ({"options": {"resume": True}}, ValueError, "resume=True continues from .*checkpoint"),
+    "resume": ({"options": {"resume": True}}, ValueError, "continues from .*checkpoint"),
     "every": ({"options": {"checkpoint_every": 0}}, ValueError, "checkpoint_every must be"),
     "step": (
-        {"jac": None, "options": {"finite_difference": {"rel_step": 0}}}, ValueError, "rel_step must",
+        {"jac": None, "options": {"finite_difference": {"rel_step": 0}}}, ValueError, "rel_step",
     ),
-    "rate": ({"options": {"learning_rate": np.nan}}, ValueError, "learning_rate must be .* got nan"),
+    "rate": ({"options": {"learning_rate": np.nan}}, ValueError, "learning_rate must .* got nan"),
     "beta": ({"options": {"beta1": 1.0}}, ValueError, r"beta1 must be a number in \[0, 1\)"),
     "schedule": (
         {"options": {"learning_rate": lambda t: -1.0}}, ValueError, r"learning_rate\(1\) must be",
