@@ -1,0 +1,144 @@
+"""Threads, processes and environments that break parallel kernels elsewhere, each in a process."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+PREAMBLE = """
+import threading, multiprocessing, os, sys
+import numpy as np
+import numbelief
+from numbelief import AdaBelief, Optimizer, kernels
+
+def run(target, seed=0, n=200_003, steps=5):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=n).astype(np.float32)
+    opt = Optimizer(AdaBelief(0.01), x, target=target, max_norm=10.0)
+    for _ in range(steps):
+        opt.step(rng.normal(size=n).astype(np.float32))
+    return x.tobytes()
+"""
+
+
+def check(script, **environment):
+    """Run a script that prints "ok" last."""
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PREAMBLE + textwrap.dedent(script)],
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split()[-1] == "ok"
+
+
+THREADS = """
+    expected = [run("serial", seed) for seed in range(4)]
+    got = [None] * 4
+    def work(seed):
+        for _ in range(3):
+            got[seed] = run("parallel", seed)
+    if warm:
+        run("parallel")
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert got == expected
+    print("ok")
+"""
+
+
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("layer", ["default", "workqueue", "omp"])
+def test_several_python_threads(layer, warm):
+    check(f"    warm = {warm}\n" + THREADS, NUMBA_THREADING_LAYER=layer)
+
+
+def test_workqueue_in_one_thread():
+    check(
+        """
+        assert run("parallel") == run("serial")
+        print("ok")
+        """,
+        NUMBA_THREADING_LAYER="workqueue",
+    )
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+@pytest.mark.parametrize("warm", [False, True])
+def test_child_processes(method, layer, warm, tmp_path):
+    script = tmp_path / "script.py"
+    body = f"""
+        if __name__ == "__main__":
+            expected = run("serial")
+            if {warm}:
+                assert run("parallel") == expected
+            context = multiprocessing.get_context({method!r})
+            with context.Pool(2) as pool:
+                assert pool.map(run, ["parallel", "auto", "serial"]) == [expected] * 3
+            print("ok")
+    """
+    script.write_text(PREAMBLE + textwrap.dedent(body))
+    process = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path), "NUMBA_THREADING_LAYER": layer,
+             "NUMBELIEF_PARALLEL_FROM": "1000"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.split()[-1] == "ok"
+
+
+def test_one_numba_thread():
+    check(
+        """
+        assert run("parallel") == run("serial") == run("auto")
+        print("ok")
+        """,
+        NUMBA_NUM_THREADS="1",
+    )
+
+
+def test_no_place_for_the_cache(tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    check(
+        """
+        import numba.core.caching as caching
+        # As where neither the package's folder nor the user's can be written.
+        for locator in caching.CacheImpl._locator_classes:
+            locator.ensure_cache_path = lambda self: (_ for _ in ()).throw(OSError("read-only"))
+        assert run("parallel", n=1000) == run("serial", n=1000)
+        res = numbelief.minimize(lambda x: float(x @ x), [1.0, 2.0], jac=lambda x: 2 * x)
+        assert res.fun < 5
+        print("ok")
+        """,
+        NUMBA_CACHE_DIR=str(blocker / "below"),
+    )
+
+
+def test_different_rules_from_several_threads_while_they_compile():
+    check(
+        """
+        kinds = [numbelief.SGD, numbelief.Momentum, numbelief.Adam, numbelief.AdaMax]
+        ends = {}
+        def work(kind):
+            x = np.ones(1000)
+            opt = Optimizer(kind(0.1), x)
+            for _ in range(100):
+                opt.step(2 * x)
+            ends[kind] = x
+        threads = [threading.Thread(target=work, args=(k,)) for k in kinds for _ in range(2)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        for kind, x in ends.items():
+            work(kind)
+            assert (x == ends[kind]).all()
+        print("ok")
+        """
+    )
