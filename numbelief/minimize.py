@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import math
-import operator
 import os
 import time
 import warnings
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import OptimizeResult, OptimizeWarning
 
 from numbelief import checkpoint, kernels, loop
+from numbelief.checks import as_first_point, integer, real
 from numbelief.optimizer import Optimizer, resolve_set
 from numbelief.problem import Problem
 from numbelief.rules import Rule
@@ -63,10 +63,10 @@ class _Options:
 
     def __post_init__(self) -> None:
         for name in ("maxiter", "checkpoint_every"):
-            object.__setattr__(self, name, _integer(name, getattr(self, name)))
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
         for name in ("gtol", "ftol", "xtol", "maxtime", "target"):
             low = -math.inf if name == "target" else 0.0
-            object.__setattr__(self, name, _real(name, getattr(self, name), low))
+            object.__setattr__(self, name, real(name, getattr(self, name), low))
         if self.checkpoint_every == 0:
             raise ValueError("checkpoint_every must be at least 1, got 0")
         if self.iterate not in ("best", "last", "average"):
@@ -188,7 +188,7 @@ def minimize(
     (True, array([3., 3., 3., 3.]))
     """
     rule, settings = _read_options(method, tol, options)
-    x = _first_point(x0)
+    x = as_first_point(x0)
     box = resolve_set(feasible_set, bounds, x.size)
     if box is not None:
         limits = box.limits(x.size, x.dtype)
@@ -532,53 +532,9 @@ def _read_options(
         message = f"Unknown solver options: {', '.join(unknown)}"
         warnings.warn(message, OptimizeWarning, stacklevel=3)
     if tol is not None:
-        given.setdefault("gtol", _real("tol", tol, 0.0))
+        given.setdefault("gtol", real("tol", tol, 0.0))
     given = {name: value for name, value in given.items() if name in known and value is not None}
     return rule, _Options(**given)
-
-
-def _first_point(x0: Any) -> NDArray[Any]:
-    """A copy of x0 that the run may write to."""
-    given = np.atleast_1d(np.asarray(x0))
-    if given.dtype.kind in "iub":
-        given = given.astype(np.float64)
-    if given.dtype not in (np.float32, np.float64):
-        raise TypeError(
-            f"x0 must hold float32, float64 or integer numbers, got dtype {given.dtype}"
-        )
-    if given.ndim != 1:
-        raise ValueError(f"'x0' must only have one dimension, got shape {given.shape}")
-    if given.size == 0:
-        raise ValueError("x0 must not be empty")
-    if not np.isfinite(given).all():
-        i = int(np.argmin(np.isfinite(given)))
-        raise ValueError(f"x0 must be finite, got {given[i]} at index {i}")
-    return np.array(given, dtype=given.dtype.newbyteorder("="), order="C")
-
-
-def _integer(name: str, value: Any) -> int:
-    if isinstance(value, float) and value.is_integer():  # maxiter=1e5
-        value = int(value)
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        kind = ValueError if isinstance(value, float) else TypeError
-        raise kind(f"{name} must be an integer of at least 0, got {value!r}")
-    if number < 0:
-        raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
-    return number
-
-
-def _real(name: str, value: Any, low: float) -> float:
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    number = float(value)
-    if math.isnan(number) or number < low:
-        least = "" if low == -math.inf else f" of at least {low:g}"
-        raise ValueError(f"{name} must be a number{least}, got {value!r}")
-    return number
 
 
 def _takes_result(callback: Callable[..., Any]) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbelief import checkpoint, kernels
+from numbelief.checks import as_gradient, as_parameters, positive
 from numbelief.rules import Rule
 from numbelief.sets import Box
 
@@ -90,12 +91,12 @@ class Optimizer:
         self.rule = rule
         self.x = x
         self._target = target
-        self._x = _parameters(x)
+        self._x = as_parameters(x)
         n, dtype = self._x.size, self._x.dtype
         self.box = resolve_set(feasible_set, bounds, n)
         self.limits = (None, None) if self.box is None else self.box.limits(n, dtype)
-        self._max_norm = None if max_norm is None else _positive("max_norm", max_norm)
-        self._max_value = math.inf if max_value is None else _positive("max_value", max_value)
+        self._max_norm = None if max_norm is None else positive("max_norm", max_norm)
+        self._max_value = math.inf if max_value is None else positive("max_value", max_value)
 
         self._state = np.zeros((len(rule.state_names), n), dtype)
         self._numbers = np.array(list(rule.numbers.values()))
@@ -267,7 +268,7 @@ class Optimizer:
         target: str = "auto",
     ) -> "Optimizer":
         """The optimizer that `snapshot` described, bound to x."""
-        given = _parameters(x)
+        given = as_parameters(x)
         missing = [k for k in ("rule", "dtype", "n", "max_norm", "max_value") if k not in header]
         missing += [k for k in ("x", "state", "clock") if k not in arrays]
         if missing:
@@ -301,41 +302,6 @@ class Optimizer:
         return opt
 
 
-def as_gradient(grad: Any, x: NDArray[Any], name: str) -> NDArray[Any]:
-    """Copy what a user calls a gradient into a new array like x.
-
-    Raises
-    ------
-    TypeError
-        It is None, complex, or not numbers.
-    ValueError
-        It has another shape than x.
-    """
-    array = as_array(grad, name)
-    if array.dtype.kind not in "fiub":
-        got = "None" if grad is None else f"dtype {array.dtype}"
-        raise TypeError(f"{name} must hold real numbers, got {got}")
-    if array.shape != x.shape and not (x.size == 1 and array.ndim == 0):
-        raise ValueError(f"{name} must have the shape of x, {x.shape}, got {array.shape}")
-    with np.errstate(over="ignore"):  # beyond float32 is inf, which callers look for
-        return np.array(array, dtype=x.dtype, order="C").reshape(x.shape)
-
-
-def as_array(value: Any, name: str) -> NDArray[Any]:
-    """What NumPy, or DLPack where NumPy cannot, makes of a user's value."""
-    if hasattr(value, "detach"):  # a PyTorch tensor that still carries its graph
-        value = value.detach()
-    try:
-        return np.asarray(value)
-    except (TypeError, RuntimeError, ValueError) as error:
-        try:
-            return np.from_dlpack(value)
-        except Exception:
-            raise TypeError(
-                f"{name} must be convertible to a NumPy array, got {type(value).__name__}: {error}"
-            ) from error
-
-
 def resolve_set(feasible_set: Any, bounds: Any, n: int) -> Box | None:
     """One feasible set out of the two ways to give it."""
     if feasible_set is not None and bounds is not None:
@@ -344,29 +310,6 @@ def resolve_set(feasible_set: Any, bounds: Any, n: int) -> Box | None:
         raise TypeError(f"feasible_set must be a numbelief.sets.Box, got {feasible_set!r}")
     given = bounds if feasible_set is None else feasible_set
     return None if given is None else Box.from_bounds(given, n)
-
-
-def _parameters(x: Any) -> NDArray[Any]:
-    """A plain view of the caller's array, after checking that kernels can write to it."""
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"x must be a NumPy array, got {type(x).__name__}")
-    if x.dtype not in (np.float32, np.float64) or not x.dtype.isnative:
-        raise TypeError(f"x must be float32 or float64, got {x.dtype}")
-    if x.ndim != 1 or x.size == 0:
-        raise ValueError(f"x must have one dimension and not be empty, got shape {x.shape}")
-    if not x.flags.c_contiguous:
-        raise ValueError("x must be C-contiguous, got a strided view: pass a copy")
-    if not x.flags.writeable:
-        raise ValueError("x must be writable, got a read-only array")
-    return x.view(np.ndarray)
-
-
-def _positive(name: str, value: Any) -> float:
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name} must be a real number, got {value!r}")
-    if not value > 0:
-        raise ValueError(f"{name} must be above 0, got {value!r}")
-    return float(value)
 
 
 def _blocks(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief.optimizer import as_array, as_gradient
+from numbelief.checks import as_gradient, as_scalar
 from numbelief.sets import Box
 
 _DIFFERENCES = ("2-point", "3-point", "cs")
@@ -156,26 +156,6 @@ class Problem:
             return np.broadcast_to(given, x.shape)
         relative = np.finfo(x.dtype).eps ** power if given is None else given
         return np.asarray(relative * np.where(x >= 0, 1.0, -1.0) * size)
-
-
-def as_scalar(value: Any) -> float:
-    """The objective's value as a float.
-
-    Raises
-    ------
-    TypeError
-        It is not a real number.
-    ValueError
-        It has more than one element.
-    """
-    if isinstance(value, float):  # numpy.float64 is one too
-        return float(value)
-    array = as_array(value, "the value of fun")
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"fun must return a real number, got {value!r}")
-    if array.size != 1:
-        raise ValueError(f"fun must return a scalar, got shape {array.shape}")
-    return float(array.reshape(())[()])
 
 
 def _fill(g: NDArray[Any], grad: Any, name: str) -> None:

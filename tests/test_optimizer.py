@@ -123,7 +123,7 @@ ARGUMENTS = {
     "set": (np.ones(3), {"feasible_set": 1}, TypeError, "feasible_set must be"),
     "norm": (np.ones(3), {"max_norm": -1.0}, ValueError, "max_norm must be above 0, got -1.0"),
     "value": (np.ones(3), {"max_value": "a"}, TypeError, "max_value must be a real number"),
-    "nan": (np.ones(3), {"max_value": np.nan}, ValueError, "max_value must be above 0, got nan"),
+    "nan": (np.ones(3), {"max_value": np.nan}, ValueError, "max_value must be a number, got nan"),
 }  # fmt: skip
 
 

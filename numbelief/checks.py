@@ -1,0 +1,132 @@
+"""What users pass, checked and converted: numbers, points, gradients, values."""
+
+import operator
+from math import inf, isnan
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def integer(name: str, value: Any) -> int:
+    """An integer of at least 0."""
+    if isinstance(value, float) and value.is_integer():  # maxiter=1e5
+        value = int(value)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        kind = ValueError if isinstance(value, float) else TypeError
+        raise kind(f"{name} must be an integer of at least 0, got {value!r}")
+    if number < 0:
+        raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
+    return number
+
+
+def real(name: str, value: Any, low: float) -> float:
+    """A number of at least low; infinity is one, NaN is not."""
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    number = float(value)
+    if isnan(number) or number < low:
+        least = "" if low == -inf else f" of at least {low:g}"
+        raise ValueError(f"{name} must be a number{least}, got {value!r}")
+    return number
+
+
+def positive(name: str, value: Any) -> float:
+    """A number above 0."""
+    number = real(name, value, -inf)
+    if number <= 0:
+        raise ValueError(f"{name} must be above 0, got {value!r}")
+    return number
+
+
+def as_parameters(x: Any) -> NDArray[Any]:
+    """A plain view of the caller's array, after checking that kernels can write to it."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"x must be a NumPy array, got {type(x).__name__}")
+    if x.dtype not in (np.float32, np.float64) or not x.dtype.isnative:
+        raise TypeError(f"x must be float32 or float64, got {x.dtype}")
+    if x.ndim != 1 or x.size == 0:
+        raise ValueError(f"x must have one dimension and not be empty, got shape {x.shape}")
+    if not x.flags.c_contiguous:
+        raise ValueError("x must be C-contiguous, got a strided view: pass a copy")
+    if not x.flags.writeable:
+        raise ValueError("x must be writable, got a read-only array")
+    return x.view(np.ndarray)
+
+
+def as_first_point(x0: Any) -> NDArray[Any]:
+    """A copy of x0 that the run may write to."""
+    given = np.atleast_1d(np.asarray(x0))
+    if given.dtype.kind in "iub":
+        given = given.astype(np.float64)
+    if given.dtype not in (np.float32, np.float64):
+        raise TypeError(
+            f"x0 must hold float32, float64 or integer numbers, got dtype {given.dtype}"
+        )
+    if given.ndim != 1:
+        raise ValueError(f"'x0' must only have one dimension, got shape {given.shape}")
+    if given.size == 0:
+        raise ValueError("x0 must not be empty")
+    if not np.isfinite(given).all():
+        i = int(np.argmin(np.isfinite(given)))
+        raise ValueError(f"x0 must be finite, got {given[i]} at index {i}")
+    return np.array(given, dtype=given.dtype.newbyteorder("="), order="C")
+
+
+def as_gradient(grad: Any, x: NDArray[Any], name: str) -> NDArray[Any]:
+    """Copy what a user calls a gradient into a new array like x.
+
+    Raises
+    ------
+    TypeError
+        It is None, complex, or not numbers.
+    ValueError
+        It has another shape than x.
+    """
+    array = as_array(grad, name)
+    if array.dtype.kind not in "fiub":
+        got = "None" if grad is None else f"dtype {array.dtype}"
+        raise TypeError(f"{name} must hold real numbers, got {got}")
+    if array.shape != x.shape and not (x.size == 1 and array.ndim == 0):
+        raise ValueError(f"{name} must have the shape of x, {x.shape}, got {array.shape}")
+    with np.errstate(over="ignore"):  # beyond float32 is inf, which callers look for
+        return np.array(array, dtype=x.dtype, order="C").reshape(x.shape)
+
+
+def as_array(value: Any, name: str) -> NDArray[Any]:
+    """What NumPy, or DLPack where NumPy cannot, makes of a user's value."""
+    if hasattr(value, "detach"):  # a PyTorch tensor that still carries its graph
+        value = value.detach()
+    try:
+        return np.asarray(value)
+    except (TypeError, RuntimeError, ValueError) as error:
+        try:
+            return np.from_dlpack(value)
+        except Exception:
+            raise TypeError(
+                f"{name} must be convertible to a NumPy array, got {type(value).__name__}: {error}"
+            ) from error
+
+
+def as_scalar(value: Any) -> float:
+    """The objective's value as a float.
+
+    Raises
+    ------
+    TypeError
+        It is not a real number.
+    ValueError
+        It has more than one element.
+    """
+    if isinstance(value, float):  # numpy.float64 is one too
+        return float(value)
+    array = as_array(value, "the value of fun")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"fun must return a real number, got {value!r}")
+    if array.size != 1:
+        raise ValueError(f"fun must return a scalar, got shape {array.shape}")
+    return float(array.reshape(())[()])

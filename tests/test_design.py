@@ -1,0 +1,86 @@
+"""The shape of the library: floors, registry, README, imports."""
+
+import ast
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import numbelief
+from numbelief import Rule
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = pathlib.Path(numbelief.__file__).parent
+FLOORS = {
+    "_version": 0, "rules": 0, "schedules": 0,
+    "kernels": 1, "sets": 1, "checkpoint": 1, "checks": 1,
+    "optimizer": 2, "problem": 2, "loop": 3, "minimize": 4, "__init__": 9,
+}  # fmt: skip
+BUILT_IN = {n: r for n, r in Rule.registry.items() if r.__module__ == "numbelief.rules"}
+
+
+def imported(path):
+    """Names of the numbelief modules that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.startswith("numbelief"))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("numbelief"):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole.split(".")[1] in FLOORS else node.module
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
+def test_imports_point_downward(path):
+    for name in imported(path):
+        assert FLOORS[name.split(".")[1]] < FLOORS[path.stem], f"{path.name} imports {name}"
+
+
+def test_the_ground_floor_imports_the_standard_library_only():
+    tree = ast.parse((PACKAGE / "rules.py").read_text())
+    roots = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
+    assert roots <= {"math", "dataclasses", "typing", "collections", "itertools", "warnings"}
+
+
+def test_importing_needs_no_extra():
+    blocked = ("tqdm", "matplotlib", "sklearn", "torch", "jax", "optax", "dask", "cupy")
+    script = f"""
+import sys
+for name in {blocked!r}:
+    sys.modules[name] = None
+import numbelief
+numbelief.minimize(lambda x: float(x @ x), [1.0], jac=lambda x: 2 * x)
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, cwd=ROOT)
+
+
+def test_every_rule_is_exported_and_documented():
+    for name, rule in BUILT_IN.items():
+        assert getattr(numbelief, rule.__name__) is rule
+        assert rule.__name__ in numbelief.__all__
+        assert name == rule.__name__.lower()
+        for section in ("Parameters", "Examples", "References", ".. math::"):
+            assert section in rule.__doc__, (name, section)
+
+
+def test_the_readme_table_of_rules_is_the_registry():
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|.*\| ([^|]+) \|$", text, flags=re.MULTILINE)
+    assert [name for name, _ in rows] == [rule.__name__ for rule in BUILT_IN.values()]
+    for name, rate in rows:
+        assert float(rate) == getattr(numbelief, name).default_rate
+
+
+def test_readme_example_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert examples
+    for example in examples:
+        exec(compile(example, "README.md", "exec"), {})
