@@ -26,7 +26,7 @@ def integer(name: str, value: Any) -> int:
 
 def real(name: str, value: Any, low: float) -> float:
     """A number of at least low; infinity is one, NaN is not."""
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+    if isinstance(value, (bool, str)) or np.iscomplexobj(value) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a real number, got {value!r}")
     number = float(value)
     if isnan(number) or number < low:

@@ -334,14 +334,18 @@ def _compile_step(rule: type[Rule], slots: int, parallel: bool, nogil: bool) -> 
     if slots not in _SLOTS:
         raise ValueError(f"{rule.__name__} has {slots} slots; at most {max(_SLOTS)} are supported")
     rows, load, store = map(register_jitable, _SLOTS[slots])
-    names = tuple(rule().numbers)
+    names = rule.number_names()
+    numbers = namedtuple("Hyperparameters", names)  # type: ignore[misc]
+    everything = names + rule.scalars + _COMMON
+    coefficients = namedtuple("Coefficients", everything)  # type: ignore[misc]
+    _rehearse(rule, slots, numbers, coefficients)
     salt = f"{rule.__name__}_{slots}_{parallel:d}{nogil:d}_{rule_salt(rule)}"
     bound: dict[str, Any] = {
         "update": register_jitable(rule.update),
         "rows": rows,
         "load": load,
         "store": store,
-        "Coefficients": namedtuple("Coefficients", names + rule.scalars + _COMMON),
+        "Coefficients": coefficients,
     }
     apply_block = jit(lift(_apply_block, salt, **bound), cache=False)
     # Compiled on its own, so that the freedom to reorder stays with the sums.
@@ -353,7 +357,7 @@ def _compile_step(rule: type[Rule], slots: int, parallel: bool, nogil: bool) -> 
         coefficients=register_jitable(rule.coefficients),
         decay=register_jitable(rule.decay),
         scale_of=register_jitable(lift(_scale, "", norm_of=compile_norm(parallel=parallel))),
-        Hyperparameters=namedtuple("Hyperparameters", names),
+        Hyperparameters=numbers,
         COUNT=len(names),
     )
     step = lift(
@@ -365,6 +369,26 @@ def _compile_step(rule: type[Rule], slots: int, parallel: bool, nogil: bool) -> 
         _refusal=jit(_refusal, cache=False),
     )
     return jit(step, parallel=parallel, nogil=nogil)
+
+
+def _rehearse(rule: type[Rule], slots: int, numbers: Any, coefficients: Any) -> None:
+    """Run a rule once on plain numbers, where a mistake of its author has a readable error."""
+    if "__dataclass_fields__" not in vars(rule):
+        raise TypeError(f"{rule.__name__} must be decorated with @dataclass(frozen=True)")
+    h = numbers(*(0.5 for _ in numbers._fields))
+    scalars = rule.coefficients(h, 0.1, 1, 0.5, 0.5)
+    if len(scalars) != len(rule.scalars):
+        raise ValueError(
+            f"{rule.__name__}.coefficients must return {len(rule.scalars)} numbers, "
+            f"{rule.scalars}, got {len(scalars)}"
+        )
+    c = coefficients(*h, *scalars, *(0.5 for _ in _COMMON))
+    returned = rule.update(1.0, 1.0, c, *(0.5 for _ in range(slots)))
+    if len(returned) < 2 + slots:
+        raise ValueError(
+            f"{rule.__name__}.update must return the direction, the rate and {slots} slots, "
+            f"got {len(returned)} values"
+        )
 
 
 @functools.cache

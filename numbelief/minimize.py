@@ -202,7 +202,7 @@ def minimize(
         raise TypeError(f"callback must be callable, got {callback!r}")
     problem = Problem(fun, jac, args, box, settings.finite_difference)
     run = _Run(problem, rule, x, box, settings)
-    return run.go(_Hooks(callback, settings))
+    return run.go(_Hooks(type(rule).__name__, callback, settings))
 
 
 class _Run:
@@ -427,10 +427,10 @@ class _Run:
 class _Hooks:
     """What happens between iterations: the callback and the progress bar."""
 
-    def __init__(self, callback: Callable[..., Any] | None, settings: _Options) -> None:
+    def __init__(self, name: str, callback: Callable[..., Any] | None, settings: _Options) -> None:
         self._callback = callback
         self._by_keyword = callback is not None and _takes_result(callback)
-        self._bar = _progress_bar(settings.maxiter) if settings.progress else None
+        self._bar = _progress_bar(name, settings.maxiter) if settings.progress else None
 
     def limit(self, run: _Run, steps: int) -> int:
         """How many steps may be taken before the next look."""
@@ -544,12 +544,12 @@ def _takes_result(callback: Callable[..., Any]) -> bool:
         return False
 
 
-def _progress_bar(total: int) -> Any:
+def _progress_bar(name: str, total: int) -> Any:
     try:
         from tqdm import tqdm
     except ImportError as error:
         raise ImportError("progress=True needs tqdm: pip install numbelief[progress]") from error
-    return tqdm(total=total, unit="it")
+    return tqdm(total=total, unit="it", desc=name)
 
 
 def _print_summary(result: OptimizeResult) -> None:

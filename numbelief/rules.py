@@ -18,9 +18,7 @@ The functions are ordinary Python: ``kernels.py`` compiles them. Write numbers t
 into float64. To add a rule, add a class; the registry takes it from there.
 """
 
-import itertools
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields
 from math import sqrt
@@ -81,7 +79,14 @@ class Rule:
     __call__: ClassVar[Callable[..., Any]]
 
     def __init_subclass__(cls) -> None:
-        Rule.registry[cls.__name__.lower()] = cls
+        name = cls.__name__.lower()
+        known = Rule.registry.get(name, cls)
+        # The same class again (a notebook cell run twice) replaces itself.
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"a rule named {name!r} exists already: {known.__module__}.{known.__name__}"
+            )
+        Rule.registry[name] = cls
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -99,11 +104,15 @@ class Rule:
         extra = (slot for option, slot in self.slots_if.items() if getattr(self, option))
         return (*self.slots, *extra)
 
+    @classmethod
+    def number_names(cls) -> tuple[str, ...]:
+        """Names of the hyperparameters that compiled code sees."""
+        return tuple(f.name for f in fields(cls) if f.name not in ("learning_rate", "segments"))
+
     @property
     def numbers(self) -> dict[str, float]:
-        """The hyperparameters that compiled code sees, by name, as floats."""
-        names = (f.name for f in fields(self) if f.name not in ("learning_rate", "segments"))
-        return {name: float(getattr(self, name)) for name in names}
+        """The hyperparameters that compiled code sees, as floats."""
+        return {name: float(getattr(self, name)) for name in self.number_names()}
 
     @staticmethod
     def decay(h, rate):
@@ -134,11 +143,9 @@ def _flag(name: str, value: Any) -> bool:
 
 def _number(name: str, value: Any) -> float:
     kind = type(value).__name__
-    if (
-        isinstance(value, (str, bytes))
-        or kind in ("bool", "bool_")
-        or not hasattr(value, "__float__")
-    ):
+    # A NumPy complex number has __float__ and drops its imaginary part there.
+    refused = isinstance(value, (str, bytes)) or kind.startswith(("bool", "complex"))
+    if refused or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a real number, got {value!r} ({kind})")
     try:
         number = float(value)
@@ -750,6 +757,8 @@ class AdaBelief(Rule):
         if self.rectify and not self.bias_correction:
             raise ValueError("rectify needs bias_correction=True: it is a form of it")
         if self.beta1 == 0:
+            import warnings  # here, because the rest of this floor is mathematics
+
             warnings.warn(
                 "beta1=0 makes g - m = 0: AdaBelief's s never sees the gradient, "
                 "and only eps_root limits the step",
@@ -971,9 +980,9 @@ def _offsets(segments: Any) -> tuple[int, ...]:
     try:
         offsets = tuple(int(offset) for offset in segments)
         exact = all(offset == given for offset, given in zip(offsets, segments, strict=True))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(f"segments must be a sequence of integers, got {segments!r}") from error
-    rising = all(a < b for a, b in itertools.pairwise(offsets))
+    rising = list(offsets) == sorted(set(offsets))
     if not (exact and rising and offsets and offsets[0] == 0):
         raise ValueError(f"segments must start with 0 and increase, got {segments!r}")
     return offsets

@@ -32,7 +32,8 @@ class Schedule:
             value = getattr(self, f.name)
             if callable(value):
                 continue
-            if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+            kind = type(value).__name__
+            if kind.startswith(("bool", "complex", "str")) or not hasattr(value, "__float__"):
                 raise TypeError(f"{f.name} must be a real number, got {value!r}")
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{f.name} must be finite and at least 0, got {value!r}")

@@ -20,9 +20,12 @@ rules = [
     AdaBound(), AdaMax(), Adagrad(), RMSProp(), RMSProp(momentum=0.5), Momentum(), Nesterov(),
     SGD(),
 ]
+if sys.argv[1] == "parallel":
+    rules = rules[:2]
 for rule in rules:
     for dtype, kind in ((np.float32, "ps"), (np.float64, "pd")):
-        for bounds in (None, [(-1, 1)] * n):
+        # Bounds double the compilation, which is what this test spends its time on.
+        for bounds in (None, [(-1, 1)] * n)[: 1 + isinstance(rule, AdaBelief)]:
             x = np.ones(n, dtype)
             opt = Optimizer(rule, x, bounds=bounds, target=sys.argv[1])
             opt.step(np.ones(n, dtype))

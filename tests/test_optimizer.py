@@ -6,6 +6,8 @@ import sys
 import textwrap
 import tracemalloc
 import zipfile
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -181,6 +183,44 @@ def test_a_schedule_that_fails_is_named(rate):
     with pytest.raises(ValueError, match=r"learning_rate\(3\) must be a finite number"):
         opt.step(np.ones(2))
     assert opt.t == 2
+
+
+# ---- a rule of one's own
+
+
+def test_mistakes_in_a_rule_of_ones_own_are_named():
+    @dataclass(frozen=True)
+    class TooFew(Rule):
+        slots: ClassVar[tuple[str, ...]] = ("m",)
+
+        @staticmethod
+        def update(x, g, c, m):
+            return g, c.rate
+
+    @dataclass(frozen=True)
+    class Unknown(Rule):
+        @staticmethod
+        def update(x, g, c):
+            return g, c.speed
+
+    class Bare(Rule):
+        @staticmethod
+        def update(x, g, c):
+            return g, c.rate
+
+    for rule, error, message in (
+        (
+            TooFew(),
+            ValueError,
+            "TooFew.update must return the direction, the rate and 1 slots, got 2",
+        ),
+        (Unknown(), AttributeError, "speed"),
+        (Bare(), TypeError, "Bare must be decorated with @dataclass"),
+    ):
+        with pytest.raises(error, match=message):
+            Optimizer(rule, np.ones(3))
+    with pytest.raises(ValueError, match="a rule named 'adam' exists already"):
+        type("Adam", (Rule,), {})
 
 
 # ---- save and load

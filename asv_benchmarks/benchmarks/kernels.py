@@ -1,0 +1,118 @@
+"""The compiled steps: every rule at every size, memory speed, where threads pay, denormals."""
+
+from functools import partial
+
+import numpy as np
+
+from numbelief import AdaBelief, Adam, Optimizer
+from numbelief.rules import Rule
+
+from .common import RATE, numbers, ratio, side_by_side, traffic_step
+
+# A timed function steps at least so many elements.
+WORK = 1_000_000
+
+
+def kernel_step(rule, n, dtype="float32", target="parallel"):
+    """One call of a compiled step, after a first one that compiles it."""
+    optimizer = Optimizer(rule, numbers(n, dtype), target=target)
+    kernel = optimizer.kernel(parallel=target == "parallel")
+    rate = optimizer.rates(1)[0]
+    g = numbers(n, dtype, seed=1)
+    step = partial(kernel, optimizer.x, g, *optimizer.arrays, rate, *optimizer.options)
+    step()
+    return step
+
+
+class Kernels:
+    """Steps of at least 10⁶ elements in total; Crossover has the small sizes."""
+
+    params = (
+        tuple(Rule.registry),
+        (100_000, 10_000_000),
+        ("float32", "float64"),
+        ("serial", "parallel"),
+    )
+    param_names = ("rule", "n", "dtype", "target")
+
+    def setup(self, rule, n, dtype, target):
+        self.calls = range(max(1, WORK // n))
+        self.step = kernel_step(Rule.registry[rule](RATE), n, dtype, target)
+
+    def time_steps(self, rule, n, dtype, target):
+        for _ in self.calls:
+            self.step()
+
+
+STEPS = {
+    "memory limit": traffic_step,
+    "adabelief": partial(kernel_step, AdaBelief(RATE)),
+    "adam": partial(kernel_step, Adam(RATE)),
+}
+
+
+class Bandwidth:
+    """Memory speed at n = 2·10⁷: four arrays read, three written."""
+
+    n = 20_000_000
+    params = (tuple(STEPS), ("float32", "float64"))
+    param_names = ("step", "dtype")
+
+    def measure(self, names, dtype):
+        steps = {name: STEPS[name](self.n, dtype) for name in names}
+        return side_by_side(steps, calls=3, rounds=7)
+
+    def track_bandwidth(self, step, dtype):
+        seconds = self.measure([step], dtype)[step]
+        return 7 * np.dtype(dtype).itemsize * self.n / float(np.median(seconds)) / 1e9
+
+    def track_time_over_limit(self, step, dtype):
+        return ratio(self.measure([step, "memory limit"], dtype), step, "memory limit")
+
+    track_bandwidth.unit = "GB/s"
+    track_time_over_limit.unit = "ratio"
+
+
+class Crossover:
+    """Where threads begin to pay: `numbelief.kernels.PARALLEL_FROM` is read off this."""
+
+    params = (
+        (1_000, 10_000, 100_000, 300_000, 1_000_000, 10_000_000),
+        ("serial", "parallel", "auto"),
+    )
+    param_names = ("n", "target")
+
+    def setup(self, n, target):
+        self.calls = range(max(1, WORK // n))
+        self.g = numbers(n, seed=1)
+        self.optimizer = Optimizer(AdaBelief(RATE), numbers(n), target=target)
+        self.optimizer.step(self.g)
+
+    def time_steps(self, n, target):
+        for _ in self.calls:
+            self.optimizer.step(self.g)
+
+
+RULES = {
+    **{name: rule(RATE) for name, rule in Rule.registry.items()},
+    "adabelief, eps_root=0": AdaBelief(RATE, eps_root=0.0),
+}
+
+
+class Denormals:
+    """Time of a step after 10⁵ steps along a zero gradient, over that of a first step."""
+
+    n = 20_000
+    params = tuple(RULES)
+    param_names = ("rule",)
+
+    def track_time_over_first(self, rule):
+        first, late = (Optimizer(RULES[rule], numbers(self.n)) for _ in range(2))
+        g, zero = numbers(self.n, seed=1), np.zeros(self.n, "float32")
+        late.step(g)
+        for _ in range(100_000):
+            late.step(zero)
+        steps = {"first": lambda: first.step(g), "late": lambda: late.step(zero)}
+        return ratio(side_by_side(steps, calls=100, rounds=15), "late", "first")
+
+    track_time_over_first.unit = "ratio"

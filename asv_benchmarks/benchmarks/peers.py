@@ -1,0 +1,294 @@
+"""Compare numbelief with its peers and print the README's speed table.
+
+    python asv_benchmarks/benchmarks/peers.py [--quick]
+
+All contestants run in this process, in turns, on the same numbers with the same hyperparameters and
+the same number of threads; figures are medians. Peers that are not installed are left out. --quick
+only shows that everything runs.
+"""
+
+import argparse
+import contextlib
+import datetime
+import importlib.util
+import io
+import os
+import pathlib
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+
+import numba
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # as asv does
+
+import numbelief
+from benchmarks.common import (
+    Step,
+    first_call,
+    iteration_overhead,
+    numbers,
+    ratio,
+    side_by_side,
+    traffic,
+)
+from benchmarks.minimize import lbfgsb, run
+
+RATE, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8
+BETAS = {"beta1": BETA1, "beta2": BETA2}
+THREADS = numba.config.NUMBA_NUM_THREADS
+
+
+# ---- contestants: a function of x and the gradient that returns the step
+
+
+@dataclass(frozen=True)
+class Contestant:
+    setup: Callable[[np.ndarray, np.ndarray], Step]
+    needs: str = "numba"
+
+    @property
+    def installed(self) -> bool:
+        return importlib.util.find_spec(self.needs) is not None
+
+
+def numbelief_step(rule: numbelief.Rule, x, g, **options) -> Step:
+    return partial(numbelief.Optimizer(rule, x, **options).step, g)
+
+
+def traffic_limit(x, g) -> Step:
+    return partial(traffic, x, g, np.zeros((2, x.size), x.dtype))
+
+
+def torch_step(make, x, g) -> Step:
+    """One flat parameter whose .grad is set; make(parameters, torch) returns the optimizer."""
+    import torch
+
+    torch.set_num_threads(THREADS)
+    parameter = torch.nn.Parameter(torch.tensor(x))
+    parameter.grad = torch.tensor(g)
+    return make([parameter], torch).step
+
+
+def torch_adam(parameters, torch, **options):
+    return torch.optim.Adam(parameters, RATE, (BETA1, BETA2), EPS, **options)
+
+
+def adabelief_pytorch(parameters, torch):
+    from adabelief_pytorch import AdaBelief
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        return AdaBelief(
+            parameters, RATE, (BETA1, BETA2), EPS,
+            rectify=False, weight_decouple=False, print_change_log=False,
+        )  # fmt: skip
+
+
+def optax_adabelief(x, g) -> Step:
+    """Jitted, and with parameters and state donated, so that they may be updated in place."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    import jax
+    import optax
+
+    rule = optax.adabelief(RATE, BETA1, BETA2, eps=EPS, eps_root=EPS)
+    parameters, gradient = jax.numpy.array(x), jax.numpy.array(g)
+    state = rule.init(parameters)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def update(parameters, state, gradient):
+        updates, state = rule.update(gradient, state, parameters)
+        return optax.apply_updates(parameters, updates), state
+
+    def step():
+        nonlocal parameters, state
+        parameters, state = jax.block_until_ready(update(parameters, state, gradient))
+
+    return step
+
+
+def numpy_adabelief(x, g) -> Step:
+    """As one writes it by hand: in place where that comes naturally."""
+    m, s, t = np.zeros_like(x), np.zeros_like(x), 0
+
+    def step():
+        nonlocal x, m, s, t
+        t += 1
+        m *= BETA1
+        m += (1 - BETA1) * g
+        s *= BETA2
+        s += (1 - BETA2) * (g - m) ** 2 + EPS
+        x -= RATE / (1 - BETA1**t) * m / (np.sqrt(s / (1 - BETA2**t)) + EPS)
+
+    return step
+
+
+OURS = numbelief.AdaBelief(RATE, **BETAS, eps=EPS, eps_root=EPS)
+LIMIT = "a kernel with the same memory traffic"
+FUSED = "`torch.optim.Adam(fused=True)`"
+CONTESTANTS = {
+    "AdaBelief": Contestant(partial(numbelief_step, OURS)),
+    "Adam": Contestant(partial(numbelief_step, numbelief.Adam(RATE, **BETAS, eps=EPS))),
+    LIMIT: Contestant(traffic_limit),
+    FUSED: Contestant(partial(torch_step, partial(torch_adam, fused=True)), "torch"),
+    "`torch.optim.Adam`": Contestant(partial(torch_step, torch_adam), "torch"),
+    "jitted, donated optax": Contestant(optax_adabelief, "optax"),
+    "adabelief-pytorch": Contestant(partial(torch_step, adabelief_pytorch), "adabelief_pytorch"),
+    "NumPy": Contestant(numpy_adabelief),
+}
+
+
+def compete(names: list[str], n: int, **timing) -> dict[str, np.ndarray]:
+    """Seconds per step, float32, of those contestants that are installed."""
+    g = numbers(n, seed=1)
+    entered = [name for name in names if CONTESTANTS[name].installed]
+    steps = {name: CONTESTANTS[name].setup(numbers(n), g) for name in entered}
+    return side_by_side(steps, **timing)
+
+
+# How many times faster than them AdaBelief has to be.
+OTHER_ADABELIEFS = {"jitted, donated optax": 4, "adabelief-pytorch": 10, "NumPy": 15}
+
+
+# ---- the table
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table; what is required is a largest or a smallest value of the figure."""
+
+    work: str
+    measured: str
+    figure: float
+    unit: str = ""
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def __str__(self) -> str:
+        required, met = "", ""
+        if self.at_most is not None:
+            required, met = f"at most {self.at_most:g}", self.figure <= self.at_most
+        if self.at_least is not None:
+            required, met = f"at least {self.at_least:g}", self.figure >= self.at_least
+        unit = f" {self.unit}".rstrip()
+        verdict = {True: "yes", False: "**no**"}.get(met, "")
+        return (
+            f"| {self.work} | {self.measured} | {self.figure:.3g}{unit} "
+            f"| {required}{unit if required else ''} | {verdict} |"
+        )
+
+
+HEAD = "| work | measured | figure | required | met |\n| --- | --- | --- | --- | --- |"
+
+
+def slower(seconds, name: str, other: str, work: str, unit: str = "ms", **required) -> Row:
+    """A row on how many times the other's time one contestant takes."""
+    return Row(work, versus(seconds, name, other, unit), ratio(seconds, name, other), **required)
+
+
+def faster(seconds, name: str, other: str, work: str, unit: str = "ms", **required) -> Row:
+    """A row on how many times faster than the other one contestant is."""
+    return Row(work, versus(seconds, name, other, unit), ratio(seconds, other, name), **required)
+
+
+def versus(seconds, name: str, other: str, unit: str) -> str:
+    scale = {"ms": 1e3, "µs": 1e6}[unit]
+    own, others = (scale * np.median(seconds[who]) for who in (name, other))
+    return f"{own:.3g} against {others:.3g} {unit}"
+
+
+def large_steps(quick: bool) -> Iterator[Row]:
+    n = 1_000_000 if quick else 20_000_000
+    names = ["AdaBelief", "Adam", LIMIT, FUSED, *OTHER_ADABELIEFS]
+    seconds = compete(names, n, calls=3, rounds=3 if quick else 21)
+    for other, bound in ((LIMIT, 1.10), (FUSED, 1.05)):
+        for name in ("AdaBelief", "Adam"):
+            if other in seconds:
+                work = f"{name} step, float32, n = {n:.0e}: time over that of {other}"
+                yield slower(seconds, name, other, work, at_most=bound)
+    for other, bound in OTHER_ADABELIEFS.items():
+        if other in seconds:
+            work = f"the same AdaBelief: times faster than {other}"
+            yield faster(seconds, "AdaBelief", other, work, at_least=bound)
+
+
+def small_steps(quick: bool) -> Iterator[Row]:
+    names = ["AdaBelief", "`torch.optim.Adam`", "adabelief-pytorch"]
+    seconds = compete(names, 1000, calls=100 if quick else 1000, rounds=3 if quick else 21)
+    microseconds = 1e6 * float(np.median(seconds["AdaBelief"]))
+    yield Row("`Optimizer.step`, n = 1000", "", microseconds, "µs", at_most=6)
+    for other in names[1:]:
+        if other in seconds:
+            work = f"the same: times faster than {other}"
+            yield faster(seconds, "AdaBelief", other, work, "µs", at_least=20)
+
+
+def crossover(quick: bool) -> Iterator[Row]:
+    """The worst ratio over n of "auto" to the better of the two kernels."""
+    worst = (0.0, 0)
+    for n in (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 500_000, 600_000, 1_000_000):
+        g = numbers(n, seed=1)
+        targets = ("serial", "parallel", "auto")
+        steps = {target: numbelief_step(OURS, numbers(n), g, target=target) for target in targets}
+        calls = max(10, 2_000_000 // n)
+        seconds = side_by_side(steps, calls=calls, rounds=3 if quick else 21)
+        better = min(targets[:2], key=lambda target: np.median(seconds[target]))
+        worst = max(worst, (ratio(seconds, "auto", better), n))
+    work = 'n from 1e3 to 1e6: time of `target="auto"` over the better of serial and parallel'
+    yield Row(work, f"worst at n = {worst[1]:.0e}", worst[0], at_most=1.15)
+
+
+def minimize_overhead(quick: bool) -> Iterator[Row]:
+    rounds = 3 if quick else 21
+    scipys = iteration_overhead(lbfgsb, rounds)
+    work = "`minimize`, n = 2, Python objective: added to the user's functions per iteration"
+    measured = f"SciPy's L-BFGS-B: {scipys:.3g} µs"
+    yield Row(work, measured, iteration_overhead(run, rounds), "µs", at_most=15)
+
+
+def second_process(quick: bool) -> Iterator[Row]:
+    first_call()  # fills the cache
+    calls = [first_call() for _ in range(1 if quick else 9)]
+    whole, beyond = map(statistics.median, zip(*calls, strict=True))
+    work = "second process: import numbelief and a first `minimize` call, n = 2, kernels cached"
+    yield Row(work, "", whole, "s", at_most=1.2)
+    yield Row("of which beyond importing numba", "", beyond, "s", at_most=0.3)
+
+
+TABLE = (large_steps, small_steps, crossover, minimize_overhead, second_process)
+
+
+def machine() -> str:
+    """Where and with what the table was made, for the line above it."""
+    cpuinfo = pathlib.Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    cpu = models[0] if models else platform.processor()
+    needs = ("numpy", "numba", "scipy", "torch", "jax", "optax", "adabelief_pytorch")
+    packages = [f"{name} {version(name)}" for name in needs if importlib.util.find_spec(name)]
+    return (
+        f"{cpu}, {os.cpu_count()} cores, {THREADS} threads; "
+        f"Python {platform.python_version()}, numbelief {numbelief.__version__}, "
+        f"{', '.join(packages)}; {datetime.date.today()}."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
+    quick = parser.parse_args().quick
+    print(machine(), end="\n\n")
+    if quick:
+        print("A quick run: these figures say nothing.\n")
+    print(HEAD)
+    for rows in TABLE:
+        for row in rows(quick):
+            print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
