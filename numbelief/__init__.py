@@ -1,10 +1,14 @@
 """First-order optimization over NumPy arrays: AdaBelief and its family, compiled by Numba."""
 
-from numbelief import schedules, sets
-from numbelief._version import __version__ as __version__
-from numbelief.minimize import minimize
-from numbelief.optimizer import Optimizer
-from numbelief.rules import *  # noqa: F403  every rule, by its registry
-from numbelief.rules import __all__ as _rules
+from typing import TYPE_CHECKING
 
-__all__ = ["Optimizer", "minimize", "schedules", "sets", *_rules]
+from numbelief import rules as rules
+from numbelief import schedules as schedules
+from numbelief import sets as sets
+from numbelief._version import __version__ as __version__
+from numbelief.minimize import minimize as minimize
+from numbelief.optimizer import Optimizer as Optimizer
+from numbelief.rules import *  # noqa: F403  every rule, by its registry
+
+if not TYPE_CHECKING:
+    __all__ = ["Optimizer", "minimize", "schedules", "sets", *rules.__all__]

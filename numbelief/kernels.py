@@ -177,7 +177,7 @@ def _scale(g, max_norm):
         return max_norm / norm if norm > max_norm else 1.0
 
 
-def _begin(x, g, clock, numbers, rate, max_norm, max_value):
+def _begin(x, clock, numbers, rate, scale, max_value):
     """Advance the clock; return the values of its step's coefficients."""
     now = clock[0]
     now.t += 1
@@ -189,7 +189,7 @@ def _begin(x, g, clock, numbers, rate, max_norm, max_value):
     scalars = coefficients(h, rate, now.t, now.bias1, now.bias2)
     keep, l2 = decay(h, rate)
     tiny = np.finfo(x.dtype).tiny
-    common = (0.0, 1.0, tiny, keep, l2, scale_of(g, max_norm), max_value)
+    common = (0.0, 1.0, tiny, keep, l2, scale, max_value)
     return _cast(values + scalars + common, x)
 
 
@@ -198,7 +198,7 @@ def _step(x, g, state, clock, numbers, rate, max_norm, max_value, lower, upper, 
     refusal = _refusal(x, g, state)
     if refusal != STEPPED:
         return refusal
-    values = begin(x, g, clock, numbers, rate, max_norm, max_value)
+    values = begin(x, clock, numbers, rate, scale_of(g, max_norm), max_value)
     for b in prange((x.size + BLOCK - 1) // BLOCK):
         lo, hi = b * BLOCK, min(x.size, (b + 1) * BLOCK)
         apply_block(x, g, state, values, x.dtype.type(1), lower, upper, lo, hi)
@@ -216,7 +216,7 @@ def _step_layerwise(
     refusal = _refusal(x, g, state)
     if refusal != STEPPED:
         return refusal
-    values = begin(x, g, clock, numbers, rate, max_norm, max_value)
+    values = begin(x, clock, numbers, rate, scale_of(g, max_norm), max_value)
     sums = np.empty((owner.size, 2))
     for b in prange(owner.size):
         sums[b, 0], sums[b, 1] = norms_block(x, g, state, values, edges[b], edges[b + 1])
@@ -331,6 +331,18 @@ def compile_step(rule: Rule, *, parallel: bool, nogil: bool) -> Any:
 
 @functools.cache
 def _compile_step(rule: type[Rule], slots: int, parallel: bool, nogil: bool) -> Any:
+    step = lift(
+        _step_layerwise if rule.layerwise else _step,
+        f"{rule.__name__}_{slots}_{parallel:d}{nogil:d}_{rule_salt(rule)}",
+        scale_of=register_jitable(lift(_scale, "", norm_of=compile_norm(parallel=parallel))),
+        **_parts(rule, slots),  # type: ignore[arg-type]
+    )
+    return jit(step, parallel=parallel, nogil=nogil)
+
+
+@functools.cache
+def _parts(rule: type[Rule], slots: int) -> dict[str, Any]:
+    """What all kernels of a rule are made of, compiled once a process for all of them."""
     if slots not in _SLOTS:
         raise ValueError(f"{rule.__name__} has {slots} slots; at most {max(_SLOTS)} are supported")
     rows, load, store = map(register_jitable, _SLOTS[slots])
@@ -339,36 +351,24 @@ def _compile_step(rule: type[Rule], slots: int, parallel: bool, nogil: bool) -> 
     everything = names + rule.scalars + _COMMON
     coefficients = namedtuple("Coefficients", everything)  # type: ignore[misc]
     _rehearse(rule, slots, numbers, coefficients)
-    salt = f"{rule.__name__}_{slots}_{parallel:d}{nogil:d}_{rule_salt(rule)}"
-    bound: dict[str, Any] = {
-        "update": register_jitable(rule.update),
-        "rows": rows,
-        "load": load,
-        "store": store,
-        "Coefficients": coefficients,
+    # A dispatcher, so that the freedom to reorder stays with the sums of _norms_block.
+    update = jit(rule.update, cache=False)
+    bound = {"rows": rows, "load": load, "Coefficients": coefficients, "update": update}
+    parts = {
+        "begin": lift(
+            _begin,
+            "",
+            coefficients=register_jitable(rule.coefficients),
+            decay=register_jitable(rule.decay),
+            Hyperparameters=numbers,
+            COUNT=len(names),
+        ),
+        "apply_block": lift(_apply_block, "", store=store, **bound),
+        "_refusal": _refusal,
     }
-    apply_block = jit(lift(_apply_block, salt, **bound), cache=False)
-    # Compiled on its own, so that the freedom to reorder stays with the sums.
-    bound["update"] = jit(rule.update, cache=False)
-    norms_block = jit(lift(_norms_block, salt, **bound), cache=False, fastmath={"reassoc"})
-    begin = lift(
-        _begin,
-        salt,
-        coefficients=register_jitable(rule.coefficients),
-        decay=register_jitable(rule.decay),
-        scale_of=register_jitable(lift(_scale, "", norm_of=compile_norm(parallel=parallel))),
-        Hyperparameters=numbers,
-        COUNT=len(names),
-    )
-    step = lift(
-        _step_layerwise if rule.layerwise else _step,
-        salt,
-        begin=jit(begin, cache=False),
-        apply_block=apply_block,
-        norms_block=norms_block,
-        _refusal=jit(_refusal, cache=False),
-    )
-    return jit(step, parallel=parallel, nogil=nogil)
+    functions = {name: jit(part, cache=False) for name, part in parts.items()}
+    norms_block = lift(_norms_block, "", **bound)
+    return {**functions, "norms_block": jit(norms_block, cache=False, fastmath={"reassoc"})}
 
 
 def _rehearse(rule: type[Rule], slots: int, numbers: Any, coefficients: Any) -> None:

@@ -193,7 +193,8 @@ def minimize(
     if box is not None:
         limits = box.limits(x.size, x.dtype)
         clipped = np.clip(x, *limits)
-        if (clipped != x).any():
+        # To the precision of x: a float32 bound may lie one rounding inside the one given.
+        if not box.contains(x, tol=np.spacing(np.abs(x))):
             warnings.warn(
                 "Initial guess is not within the specified bounds", OptimizeWarning, stacklevel=2
             )

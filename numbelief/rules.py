@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields
 from math import sqrt
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 Rate = float | Callable[[int], float]
 
@@ -988,4 +988,5 @@ def _offsets(segments: Any) -> tuple[int, ...]:
     return offsets
 
 
-__all__ = ["Rule", *(rule.__name__ for rule in Rule.registry.values())]
+if not TYPE_CHECKING:  # a type checker sees the classes themselves, and cannot read this list
+    __all__ = ["Rule", *(rule.__name__ for rule in Rule.registry.values())]

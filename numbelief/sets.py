@@ -121,7 +121,7 @@ class Box:
         """The nearest point of the box, the same in every diagonal metric."""
         return np.clip(y, self.lower, self.upper)
 
-    def contains(self, x: ArrayLike, tol: float = 0.0) -> bool:
+    def contains(self, x: ArrayLike, tol: ArrayLike = 0.0) -> bool:
         """Whether x lies in the box, or within tol of it in every coordinate."""
         x = np.asarray(x)
         return bool(np.all((x >= self.lower - tol) & (x <= self.upper + tol)))
