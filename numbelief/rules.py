@@ -661,9 +661,9 @@ class AdaBelief(Rule):
         Step size :math:`\alpha`.
     beta1, beta2 : float, default 0.9, 0.999
         Decay of the mean and of the belief, in [0, 1).
-    eps : float, default 1e-8
+    eps : float, default 1e-16
         Added outside the root.
-    eps_root : float, default 1e-8
+    eps_root : float, default 1e-16
         Added to :math:`s` and stored there, every step.
     bias_correction : bool, default True
         False leaves out both :math:`1-\beta^t`.
@@ -693,10 +693,10 @@ class AdaBelief(Rule):
     ==========================================  ==================================================
     variant                                     settings
     ==========================================  ==================================================
-    paper, final version (algorithm 2)          ``eps=1e-8, eps_root=1e-8`` (the default)
+    paper, final version (algorithm 2)          ``eps=1e-8, eps_root=1e-8``
     paper, first version                        ``eps=1e-8, eps_root=0``
-    optax 0.2                                   ``eps=1e-16, eps_root=1e-16``
-    adabelief-pytorch 0.2, ``rectify=False``    ``eps=1e-16, eps_root=1e-16``
+    optax 0.2                                   ``eps=1e-16, eps_root=1e-16`` (the default)
+    adabelief-pytorch 0.2, ``rectify=False``    ``eps=1e-16, eps_root=1e-16`` (the default)
     adabelief-pytorch 0.2, ``rectify=True``     the same and ``rectify=True``
     its ``weight_decouple=True`` (default)      ``weight_decay=..., decoupled=True``
     its ``weight_decouple=False``               ``weight_decay=..., decoupled=False``
@@ -707,12 +707,15 @@ class AdaBelief(Rule):
 
     **The epsilons matter more than in Adam.** The stored :math:`\epsilon_{root}` adds exactly
     :math:`\epsilon_{root}/(1-\beta_2)` to :math:`s/(1-\beta_2^t)`: 1e-8 acts as 1e-5 under the
-    root. On a gradient without noise :math:`s` sinks to that value, and the step grows to
-    :math:`\alpha\sqrt{(1-\beta_2)/\epsilon_{root}}` times the gradient: 316 :math:`\alpha` with
-    1e-8, and 3.2 million :math:`\alpha` with 1e-16. Where gradients are much smaller than
-    :math:`\sqrt{\epsilon_{root}/(1-\beta_2)}` (3e-3 with the default), :math:`\epsilon_{root}`
-    dominates :math:`s` and the rule is momentum with a fixed rate: scale the objective, or lower
-    ``eps_root``. ``asv_benchmarks/adabelief_epsilon.py`` measures the choice.
+    root. Where gradients are much smaller than :math:`\sqrt{\epsilon_{root}/(1-\beta_2)}`, it
+    dominates :math:`s` and the rule is momentum with a fixed rate; with 1e-8 that begins at 3e-3,
+    with the default at 3e-7. On a constant gradient without noise :math:`s` sinks to that value and
+    the step grows, to :math:`\sqrt{(1-\beta_2)/\epsilon_{root}}` times the gradient and the rate:
+    316 with 1e-8, and 3.2 million with the default, where bounds or ``max_norm`` may be wanted.
+    The default is the best, within the spread, of the pairs that
+    ``asv_benchmarks/adabelief_epsilon.py`` measures over problems with and without noise, units of
+    the objective, and learning rates (final version of the paper: 75 % of the runs without noise
+    solved, 61 % with it; default: 93 % and 66 %).
 
     Warns
     -----
@@ -739,8 +742,8 @@ class AdaBelief(Rule):
 
     beta1: float = 0.9
     beta2: float = 0.999
-    eps: float = 1e-8
-    eps_root: float = 1e-8
+    eps: float = 1e-16
+    eps_root: float = 1e-16
     bias_correction: bool = True
     amsgrad: bool = False
     rectify: bool = False

@@ -138,7 +138,7 @@ def test_torch(name, kind):
 OFFICIAL = {
     "rectify": (AdaBelief(eps=1e-16, eps_root=1e-16, rectify=True), {}),
     "plain": (AdaBelief(eps=1e-16, eps_root=1e-16), {"rectify": False}),
-    "eps": (AdaBelief(), {"rectify": False, "eps": 1e-8}),
+    "eps": (AdaBelief(eps=1e-8, eps_root=1e-8), {"rectify": False, "eps": 1e-8}),
     "rectify-waits": (
         AdaBelief(0.01, eps=1e-8, eps_root=1e-8, rectify=True, degenerated_to_sgd=False),
         {"lr": 0.01, "eps": 1e-8, "degenerated_to_sgd": False},

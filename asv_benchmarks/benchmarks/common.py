@@ -25,6 +25,14 @@ def numbers(n: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
     return np.resize(np.random.default_rng(seed).standard_normal(1 << 16).astype(dtype), n)
 
 
+@numba.njit
+def _nothing():
+    pass
+
+
+_nothing()  # Numba's first call takes 0.3 s: here asv's server makes it once for all its forks
+
+
 # ---- the memory limit
 
 

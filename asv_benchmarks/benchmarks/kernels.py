@@ -4,7 +4,8 @@ from functools import partial
 
 import numpy as np
 
-from numbelief import AdaBelief, Adam, Optimizer
+from numbelief import LAMB, AdaBelief, Adam, Optimizer
+from numbelief.kernels import RELEASE_GIL_FROM
 from numbelief.rules import Rule
 
 from .common import RATE, numbers, ratio, side_by_side, traffic_step
@@ -93,16 +94,16 @@ class Crossover:
             self.optimizer.step(self.g)
 
 
-RULES = {
-    **{name: rule(RATE) for name, rule in Rule.registry.items()},
-    "adabelief, eps_root=0": AdaBelief(RATE, eps_root=0.0),
-}
+# Without a stored epsilon the belief itself sinks.
+RULES = {name: Rule.registry[name](RATE) for name in ("momentum", "rmsprop", "adam", "adamax")}
+RULES["adabelief"] = AdaBelief(RATE, eps_root=0.0)
+RULES["lamb"] = LAMB(RATE)
 
 
 class Denormals:
     """Time of a step after 10⁵ steps along a zero gradient, over that of a first step."""
 
-    n = 20_000
+    n = RELEASE_GIL_FROM  # the kernels of the larger sizes
     params = tuple(RULES)
     param_names = ("rule",)
 

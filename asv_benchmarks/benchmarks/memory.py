@@ -2,7 +2,6 @@
 
 import resource
 import sys
-import tracemalloc
 
 from numbelief import Optimizer, minimize
 from numbelief.rules import Rule
@@ -20,7 +19,10 @@ def peak_bytes():
 
 
 class Extra:
-    """Bytes per element of a step at n = 10⁷ float32; a temporary array would show as 4."""
+    """By how much a step raises the peak of the process; a temporary array would be 4 B/element.
+
+    At n = 10⁷, float32.
+    """
 
     params = (tuple(Rule.registry), ("serial", "parallel"))
     param_names = ("rule", "target")
@@ -35,19 +37,10 @@ class Extra:
         for slot in self.optimizer.state.values():
             slot.fill(0)  # fresh zeros take no memory before they are touched
 
-    def track_process(self, rule, target):
-        """All memory, by the peak of the process."""
+    def track_extra(self, rule, target):
         before = peak_bytes()
         self.optimizer.step(self.g)
         return (peak_bytes() - before) / N
-
-    def track_numpy(self, rule, target):
-        """What NumPy and Python allocated."""
-        tracemalloc.start()
-        self.optimizer.step(self.g)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return peak / N
 
 
 class Peak:
