@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -26,21 +26,19 @@ def write(path: Path, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
     """Write a checkpoint; a kill at any moment leaves the previous file or the new one."""
     text = json.dumps({"format": FORMAT, **header})
     path = os.path.abspath(os.fspath(path))
-    folder = os.path.dirname(path)
-    handle, temporary = tempfile.mkstemp(
-        prefix=os.path.basename(path) + ".", suffix=".tmp", dir=folder
-    )
+    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             np.savez(file, allow_pickle=False, **{_HEADER: np.array(text)}, **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(OSError):  # not yet there, or no longer
+            os.unlink(temporary)
         raise
     if os.name == "posix":  # the new name is durable only once its folder is written
-        directory = os.open(folder, os.O_RDONLY)
+        directory = os.open(os.path.dirname(path), os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:
@@ -54,11 +52,35 @@ def _refusing_damage(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, SyntaxError,
-            NotImplementedError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+            RuntimeError, MemoryError, ArithmeticError, zlib.error,
+            zipfile.BadZipFile) as error:  # fmt: skip
         raise ValueError(
             f"{os.fspath(path)!r} is not a readable numbelief checkpoint (truncated or damaged): "
             f"{error}"
         ) from error
+
+
+def as_path(name: str, path: Any, *, writable: bool = False) -> str:
+    """A path as text, after checking that a checkpoint can be written there.
+
+    Raises
+    ------
+    TypeError
+        It is not a path of text.
+    OSError
+        Its folder does not exist or cannot be written, or it is a folder itself.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+        raise TypeError(f"{name} must be a path, got {path!r}")
+    text = os.path.abspath(os.fspath(path))
+    folder = os.path.dirname(text)
+    if writable and os.path.isdir(text):
+        raise IsADirectoryError(f"{name} must be a file, got the folder {text!r}")
+    if writable and not os.path.isdir(folder):
+        raise FileNotFoundError(f"{name}: there is no folder {folder!r}")
+    if writable and not os.access(folder, os.W_OK):
+        raise PermissionError(f"{name}: the folder {folder!r} cannot be written")
+    return text
 
 
 def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

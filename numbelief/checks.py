@@ -21,12 +21,13 @@ def integer(name: str, value: Any) -> int:
         raise kind(f"{name} must be an integer of at least 0, got {value!r}")
     if number < 0:
         raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
-    return number
+    return min(number, 1 << 62)  # a counter of 64 bits never gets there
 
 
 def real(name: str, value: Any, low: float) -> float:
     """A number of at least low; infinity is one, NaN is not."""
-    if isinstance(value, (bool, str)) or np.iscomplexobj(value) or not hasattr(value, "__float__"):
+    refused = isinstance(value, (bool, str)) or np.iscomplexobj(value) or np.ndim(value) > 0
+    if refused or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a real number, got {value!r}")
     number = float(value)
     if isnan(number) or number < low:
@@ -60,10 +61,10 @@ def as_parameters(x: Any) -> NDArray[Any]:
 
 def as_first_point(x0: Any) -> NDArray[Any]:
     """A copy of x0 that the run may write to."""
-    given = np.atleast_1d(np.asarray(x0))
+    given = np.atleast_1d(as_array(x0, "x0"))
     if given.dtype.kind in "iub":
         given = given.astype(np.float64)
-    if given.dtype not in (np.float32, np.float64):
+    if given.dtype.newbyteorder("=") not in (np.float32, np.float64):
         raise TypeError(
             f"x0 must hold float32, float64 or integer numbers, got dtype {given.dtype}"
         )

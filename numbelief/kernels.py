@@ -16,7 +16,7 @@ import threading
 import types
 from collections import namedtuple
 from collections.abc import Callable
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 import numba
@@ -142,22 +142,27 @@ def _norms_block(x, g, state, values, lo, hi):
     return of_x, of_direction
 
 
-def _sum_squares(a, lo, hi):
+def _sum_squares(a, lo, hi, factor):
     total = 0.0
     for value in a[lo:hi]:
-        total += np.float64(value) ** 2
+        total += (np.float64(value) * factor) ** 2
     return total
 
 
 def _norm(a):
     """Euclidean norm, in float64, with the same bits on any number of threads."""
     sums = np.empty((a.size + SUM_BLOCK - 1) // SUM_BLOCK)
-    for b in prange(sums.size):
-        sums[b] = sum_squares(a, b * SUM_BLOCK, min(a.size, (b + 1) * SUM_BLOCK))
-    total = 0.0
-    for part in sums:
-        total += part
-    return sqrt(total)
+    unit = 1.0
+    while True:
+        for b in prange(sums.size):
+            sums[b] = sum_squares(a, b * SUM_BLOCK, min(a.size, (b + 1) * SUM_BLOCK), 1 / unit)
+        total = 0.0
+        for part in sums:
+            total += part
+        if total < inf or unit > 1 or np.isnan(total):
+            return unit * sqrt(total)
+        for value in a:  # the squares overflow: measure in units of the largest
+            unit = max(unit, np.float64(abs(value)))
 
 
 def _refusal(x, g, state):
@@ -331,37 +336,32 @@ def compile_step(rule: Rule, *, parallel: bool, nogil: bool) -> Any:
 
 @functools.cache
 def _compile_step(rule: type[Rule], slots: int, parallel: bool, nogil: bool) -> Any:
+    salt = rule_salt(rule)
     step = lift(
         _step_layerwise if rule.layerwise else _step,
-        f"{rule.__name__}_{slots}_{parallel:d}{nogil:d}_{rule_salt(rule)}",
+        f"{rule.__name__}_{slots}_{parallel:d}{nogil:d}_{salt}",
         scale_of=register_jitable(lift(_scale, "", norm_of=compile_norm(parallel=parallel))),
         **_parts(rule, slots),  # type: ignore[arg-type]
     )
-    return jit(step, parallel=parallel, nogil=nogil)
+    return jit(step, cache=salt is not None, parallel=parallel, nogil=nogil)
 
 
 @functools.cache
 def _parts(rule: type[Rule], slots: int) -> dict[str, Any]:
     """What all kernels of a rule are made of, compiled once a process for all of them."""
-    if slots not in _SLOTS:
-        raise ValueError(f"{rule.__name__} has {slots} slots; at most {max(_SLOTS)} are supported")
     rows, load, store = map(register_jitable, _SLOTS[slots])
-    names = rule.number_names()
-    numbers = namedtuple("Hyperparameters", names)  # type: ignore[misc]
-    everything = names + rule.scalars + _COMMON
-    coefficients = namedtuple("Coefficients", everything)  # type: ignore[misc]
-    _rehearse(rule, slots, numbers, coefficients)
+    numbers, coefficients = _tuples(rule)  # type: ignore[arg-type]
     # A dispatcher, so that the freedom to reorder stays with the sums of _norms_block.
-    update = jit(rule.update, cache=False)
+    update = jit(_adopt(rule.update), cache=False)
     bound = {"rows": rows, "load": load, "Coefficients": coefficients, "update": update}
     parts = {
         "begin": lift(
             _begin,
             "",
-            coefficients=register_jitable(rule.coefficients),
-            decay=register_jitable(rule.decay),
+            coefficients=_adopt(rule.coefficients),
+            decay=_adopt(rule.decay),
             Hyperparameters=numbers,
-            COUNT=len(names),
+            COUNT=len(numbers._fields),
         ),
         "apply_block": lift(_apply_block, "", store=store, **bound),
         "_refusal": _refusal,
@@ -371,23 +371,45 @@ def _parts(rule: type[Rule], slots: int) -> dict[str, Any]:
     return {**functions, "norms_block": jit(norms_block, cache=False, fastmath={"reassoc"})}
 
 
-def _rehearse(rule: type[Rule], slots: int, numbers: Any, coefficients: Any) -> None:
-    """Run a rule once on plain numbers, where a mistake of its author has a readable error."""
+@functools.cache
+def _tuples(rule: type[Rule]) -> tuple[Any, Any]:
+    """The types of h and c, after a look at how the rule is declared."""
+    name = rule.__name__
     if "__dataclass_fields__" not in vars(rule):
-        raise TypeError(f"{rule.__name__} must be decorated with @dataclass(frozen=True)")
-    h = numbers(*(0.5 for _ in numbers._fields))
-    scalars = rule.coefficients(h, 0.1, 1, 0.5, 0.5)
-    if len(scalars) != len(rule.scalars):
-        raise ValueError(
-            f"{rule.__name__}.coefficients must return {len(rule.scalars)} numbers, "
-            f"{rule.scalars}, got {len(scalars)}"
-        )
-    c = coefficients(*h, *scalars, *(0.5 for _ in _COMMON))
-    returned = rule.update(1.0, 1.0, c, *(0.5 for _ in range(slots)))
-    if len(returned) < 2 + slots:
-        raise ValueError(
-            f"{rule.__name__}.update must return the direction, the rate and {slots} slots, "
-            f"got {len(returned)} values"
+        raise TypeError(f"{name} must be decorated with @dataclass(frozen=True)")
+    if len(rule.slots_if) > 1 or len(rule.slots) + len(rule.slots_if) > max(_SLOTS):
+        raise ValueError(f"{name} may have {max(_SLOTS)} slots, of which one may be in slots_if")
+    names = rule.number_names()
+    everything = names + rule.scalars + _COMMON
+    if len({*everything}) < len(everything):
+        twice = {n for n in everything if everything.count(n) > 1}
+        raise ValueError(f"{name} gives c a name twice: {', '.join(sorted(twice))}")
+    return (
+        namedtuple("Hyperparameters", names),
+        namedtuple("Coefficients", everything),
+    )
+
+
+def rehearse(rule: Rule) -> None:
+    """Run a rule once on plain numbers, where a mistake of its author has a readable error."""
+    name = type(rule).__name__
+    numbers, coefficients = _tuples(type(rule))  # type: ignore[arg-type]
+    slots = len(rule.state_names)
+    h = numbers(**rule.numbers)
+    try:
+        scalars = rule.coefficients(h, 0.1, 1, 0.5, 0.5)
+        if not isinstance(scalars, tuple) or len(scalars) != len(rule.scalars):
+            raise TypeError(
+                f"{name}.coefficients must return the {len(rule.scalars)} numbers {rule.scalars}, "
+                f"got {scalars!r}"
+            )
+        c = coefficients(*h, *scalars, *(0.5 for _ in _COMMON))
+        returned = rule.update(1.0, 1.0, c, *(0.5 for _ in range(slots)))
+    except (ArithmeticError, ValueError):  # only these numbers were not the rule's kind
+        return
+    if not isinstance(returned, tuple) or len(returned) < 2 + slots:
+        raise TypeError(
+            f"{name}.update must return the direction, the rate and {slots} slots, got {returned!r}"
         )
 
 
@@ -399,30 +421,63 @@ def source_salt() -> str:
     return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
 
-def rule_salt(rule: type[Rule]) -> str:
-    """A short hash of a rule's functions, and of the functions and constants they use."""
-    parts = [source_salt()]
+def rule_salt(rule: type[Rule]) -> str | None:
+    """A short hash of a rule and of all that its functions use; None if that cannot be told."""
+    if rule.__module__ == Rule.__module__:
+        return source_salt()
+    parts = [source_salt(), repr((rule.number_names(), rule.scalars, rule.slots, rule.slots_if))]
     seen = set()
 
-    def visit(code: types.CodeType, scope: dict[str, Any]) -> None:
-        if code in seen:
-            return
-        seen.add(code)
-        inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
-        plain = [const for const in code.co_consts if not isinstance(const, types.CodeType)]
-        parts.append(repr((code.co_code, plain, code.co_names)))
-        for const in inner:
-            visit(const, scope)
-        for value in (scope.get(name) for name in code.co_names):
-            function = getattr(value, "py_func", value)  # a user's helper may be compiled already
-            if isinstance(function, types.FunctionType):
-                visit(function.__code__, function.__globals__)
-            elif isinstance(value, (int, float)):
-                parts.append(repr(value))
+    def known(value: Any) -> bool:
+        """Add a value that machine code may depend on."""
+        if isinstance(value, (tuple, list)):
+            return all(map(known, value))
+        if isinstance(value, types.ModuleType):
+            parts.append(value.__name__)
+            return value.__name__ in ("math", "numpy")
+        if hasattr(value, "py_func"):  # a helper that the user compiled
+            parts.append(repr(value.targetoptions))
+            value = value.py_func
+        if isinstance(value, types.FunctionType):
+            if value in seen:
+                return True
+            seen.add(value)
+            parts.extend(repr((code.co_code, code.co_names)) for code in _codes(value.__code__))
+            return known(value.__defaults__) and known(_used(value))
+        parts.append(repr(value))
+        plain = (bool, int, float, str, type(None), np.number, types.BuiltinFunctionType)
+        return isinstance(value, plain)
 
-    for function in (rule.update, rule.coefficients, rule.decay):
-        visit(function.__code__, function.__globals__)
+    if not all(map(known, (rule.update, rule.coefficients, rule.decay))):
+        return None
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+def _codes(code: types.CodeType) -> list[types.CodeType]:
+    """The code of a function and of the functions inside it."""
+    inner = [const for const in code.co_consts if isinstance(const, types.CodeType)]
+    return [code, *(each for const in inner for each in _codes(const))]
+
+
+def _used(function: types.FunctionType) -> list[Any]:
+    """The constants, globals and closure variables of a function."""
+    codes = _codes(function.__code__)
+    consts = [c for code in codes for c in code.co_consts if not isinstance(c, types.CodeType)]
+    names = [name for code in codes for name in code.co_names if name in function.__globals__]
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    return [*consts, *(function.__globals__[name] for name in names), *cells]
+
+
+def _adopt(function: Any) -> Any:
+    """Let compiled code call a plain function, and the plain functions that it calls."""
+    waiting, seen = [function], set()
+    while waiting:
+        plain = waiting.pop()
+        if isinstance(plain, types.FunctionType) and plain not in seen:
+            seen.add(plain)
+            register_jitable(plain)
+            waiting += _used(plain)
+    return function
 
 
 # ---- where parallel is safe --------------------------------------------------------------------

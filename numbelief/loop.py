@@ -35,7 +35,7 @@ norm_block: Any
 _SETTINGS = (("maxiter", "i8"), ("gtol", "f8"), ("ftol", "f8"), ("xtol", "f8"), ("goal", "f8"))
 _FIGURES = (
     ("nit", "i8"), ("fun", "f8"), ("norm", "f8"), ("moved", "f8"), ("reach", "f8"), ("still", "i8"),
-    ("best_fun", "f8"), ("best_nit", "i8"), ("window_fun", "f8"),
+    ("best_fun", "f8"), ("best_norm", "f8"), ("best_nit", "i8"), ("window_fun", "f8"),
 )  # fmt: skip
 
 #: Settings and running figures of a run.
@@ -161,8 +161,9 @@ def _observe(fun, rate, x, g, control, recent, best, lower, upper, average, prev
         history[0, now.nit], history[1, now.nit], history[2, now.nit] = fun, norm, rate
     if not (isfinite(fun) and isfinite(norm)):
         return NONFINITE
-    if fun < now.best_fun:
-        now.best_fun, now.best_nit = fun, now.nit
+    # Of points with the same value, which is common in float32, the flattest is the best.
+    if fun < now.best_fun or (fun == now.best_fun and norm < now.best_norm):
+        now.best_fun, now.best_norm, now.best_nit = fun, norm, now.nit
         for b in prange(blocks):
             lo, hi = b * kernels.BLOCK, min(x.size, (b + 1) * kernels.BLOCK)
             best[0, lo:hi] = x[lo:hi]

@@ -71,6 +71,13 @@ class _Options:
             raise ValueError("checkpoint_every must be at least 1, got 0")
         if self.iterate not in ("best", "last", "average"):
             raise ValueError(f"iterate must be 'best', 'last' or 'average', got {self.iterate!r}")
+        if self.checkpoint is not None:
+            path = checkpoint.as_path("checkpoint", self.checkpoint, writable=True)
+            object.__setattr__(self, "checkpoint", path)
+        if isinstance(self.resume, (bool, np.bool)):
+            object.__setattr__(self, "resume", bool(self.resume))
+        else:
+            object.__setattr__(self, "resume", checkpoint.as_path("resume", self.resume))
         if self.resume is True and self.checkpoint is None:
             raise ValueError(
                 "resume=True continues from the file checkpoint=..., which is not given"
@@ -135,7 +142,8 @@ def minimize(
         target : float, default -inf (off)
             Converged when fun is at most this.
         maxtime : float, default inf
-            Seconds after which the run ends with status 1.
+            Seconds after which the run ends with status 1; the compilation that a rule's first use
+            on a machine needs counts too.
         iterate : {"best", "last", "average"}, default "best"
             The point to return: the one of lowest fun, the last, or the mean of all.
         max_norm, max_value : float, optional
@@ -201,7 +209,7 @@ def minimize(
         x = clipped
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
-    problem = Problem(fun, jac, args, box, settings.finite_difference)
+    problem = Problem(fun, jac, args, x.size, box, settings.finite_difference)
     run = _Run(problem, rule, x, box, settings)
     return run.go(_Hooks(type(rule).__name__, callback, settings))
 
@@ -375,7 +383,7 @@ class _Run:
     def _attach(self, error: BaseException) -> None:
         if self.nit < 0:
             return
-        with contextlib.suppress(AttributeError):  # an exception with slots
+        with contextlib.suppress(Exception):  # nothing may hide the user's own exception
             error.intermediate_result = self.result(iterate="best")  # type: ignore[attr-defined]
 
     # ---- files
@@ -410,6 +418,11 @@ class _Run:
             pairs = (o.limits for o in (self.optimizer, restored))
             if not all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True)):
                 raise ValueError("the checkpoint does not match: other bounds in the file")
+        if restored.options[:2] != self.optimizer.options[:2]:
+            raise ValueError(
+                "the checkpoint does not match: (max_norm, max_value) = "
+                f"{restored.options[:2]} in the file, {self.optimizer.options[:2]} given"
+            )
         self.optimizer = restored
         self.g[...] = arrays["g"]
         for name in loop.FIGURES:
@@ -436,7 +449,7 @@ class _Hooks:
     def limit(self, run: _Run, steps: int) -> int:
         """How many steps may be taken before the next look."""
         settings = run.settings
-        if self._callback is not None or settings.return_all:
+        if self._callback is not None or settings.return_all or settings.maxtime < math.inf:
             return 1
         steps = min(steps, settings.maxiter - run.nit)
         if settings.checkpoint is not None:
@@ -510,6 +523,8 @@ Rule.__call__ = scipy_method
 def _read_options(
     method: Any, tol: float | None, options: dict[str, Any] | None
 ) -> tuple[Rule, _Options]:
+    if not isinstance(options, (dict, type(None))):
+        raise TypeError(f"options must be a dict, got {options!r}")
     given = dict(options or {})
     hyperparameters: dict[str, Any] = {}
     if isinstance(method, str):
@@ -530,7 +545,7 @@ def _read_options(
     known = {f.name for f in fields(_Options)}
     unknown = [name for name in given if name not in known]
     if unknown:
-        message = f"Unknown solver options: {', '.join(unknown)}"
+        message = f"Unknown solver options: {', '.join(map(str, unknown))}"
         warnings.warn(message, OptimizeWarning, stacklevel=3)
     if tol is not None:
         given.setdefault("gtol", real("tol", tol, 0.0))

@@ -111,6 +111,7 @@ class Optimizer:
         self.arrays = (self._state, self._clock, self._numbers)
         self.options = (self._max_norm, self._max_value, *self.limits, *blocks)
 
+        kernels.rehearse(rule)
         self._wants_parallel = target == "parallel" or (
             target == "auto" and n >= kernels.PARALLEL_FROM
         )
@@ -151,13 +152,16 @@ class Optimizer:
             and grad.flags.carray
             and grad.shape == x.shape
         ):
-            grad = as_gradient(grad, x, "grad")
+            given, grad = grad, as_gradient(grad, x, "grad")
+            if isinstance(given, np.ndarray):  # the kernel would look at the copy only
+                self._refuse_sharing(
+                    np.shares_memory(given, x), np.shares_memory(given, self._state)
+                )
         kernel = self.kernel(parallel=True) if self.runs_parallel() else self._serial
         rate = self._rate if self._schedule is None else self.rates(1)[0]
         refusal = kernel(x, grad, *self.arrays, rate, *self.options)
         if refusal:
-            other = "x" if refusal == kernels.SHARES_X else "the optimizer's state"
-            raise ValueError(f"grad must not share memory with {other}: pass a copy")
+            self._refuse_sharing(refusal == kernels.SHARES_X, refusal == kernels.SHARES_STATE)
 
     def runs_parallel(self) -> bool:
         """Whether the next step will use threads."""
@@ -193,6 +197,19 @@ class Optimizer:
                 )
             rates.append(rate)
         return rates
+
+    def _refuse_sharing(self, with_x: bool, with_state: bool) -> None:
+        if with_x or with_state:
+            other = "x" if with_x else "the optimizer's state"
+            raise ValueError(f"grad must not share memory with {other}: pass a copy")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in vars(self).items() if k not in ("_x", "_serial")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._x = as_parameters(self.x)  # a copied optimizer steps its own copy of x
+        self._serial = self.kernel(parallel=False)
 
     def save(self, path: checkpoint.Path) -> None:
         """Write rule, schedule, t, slots and parameters to one file, atomically.

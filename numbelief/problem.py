@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief.checks import as_gradient, as_scalar
+from numbelief.checks import as_array, as_gradient, as_scalar
 from numbelief.sets import Box
 
 _DIFFERENCES = ("2-point", "3-point", "cs")
@@ -19,6 +19,8 @@ class Problem:
     ----------
     fun, jac, args
         As in `numbelief.minimize`.
+    n : int
+        Number of variables.
     box : Box or None
         Finite differences stay inside it.
     finite_difference : dict or None
@@ -38,6 +40,7 @@ class Problem:
         fun: Callable[..., Any],
         jac: Any,
         args: Any,
+        n: int,
         box: Box | None = None,
         finite_difference: dict[str, Any] | None = None,
     ) -> None:
@@ -49,6 +52,7 @@ class Problem:
         self.nfev = 0
         self.njev = 0
         self._box = box
+        self._step_option = _difference_step(finite_difference, n)
         self.evaluate: Callable[[NDArray[Any], NDArray[Any]], float]
         if callable(jac):
             self.evaluate = self._separate
@@ -60,7 +64,6 @@ class Problem:
                 self.evaluate = self._inplace
             elif scheme in _DIFFERENCES:
                 self._scheme = scheme
-                self._step_option = _difference_step(finite_difference)
                 self.evaluate = self._differences
             else:
                 raise ValueError(
@@ -115,6 +118,8 @@ class Problem:
         def at(i: int, step: float) -> tuple[float, float]:
             moved = x.copy()
             moved[i] += step
+            if moved[i] == x[i]:  # the step was lost in rounding
+                moved[i] = np.nextafter(x[i], x.dtype.type(np.copysign(np.inf, step)))
             return self._value(moved), float(moved[i]) - float(x[i])
 
         for i in range(x.size):
@@ -129,6 +134,9 @@ class Problem:
             elif self._scheme == "3-point":  # one-sided, still of second order
                 sign = 1 if up[i] >= down[i] else -1
                 near, a = at(i, sign * min(abs(step), room / 2))
+                if 2 * abs(a) > room:  # hardly two numbers between the bounds
+                    g[i] = (near - fun) / a
+                    continue
                 far, b = at(i, 2 * a)
                 g[i] = ((near - fun) * b / a - (far - fun) * a / b) / (b - a)
             else:
@@ -165,20 +173,21 @@ def _fill(g: NDArray[Any], grad: Any, name: str) -> None:
         g[:] = as_gradient(grad, g, name)
 
 
-def _difference_step(options: dict[str, Any] | None) -> tuple[str, Any]:
+def _difference_step(options: Any, n: int) -> tuple[str, Any]:
     if options is None:
         return "rel_step", None
     if (
         not isinstance(options, dict)
-        or not set(options) <= {"rel_step", "abs_step"}
-        or len(options) > 1
+        or len(options) != 1
+        or not {*options} < {"rel_step", "abs_step"}
     ):
         raise ValueError(
             f"finite_difference must be a dict with rel_step or abs_step, got {options!r}"
         )
-    for name, value in options.items():
-        step = np.asarray(value, dtype=float)
-        if not (np.isfinite(step).all() and (step > 0).all()):
-            raise ValueError(f"{name} must be finite and above 0, got {value!r}")
-        return name, step
-    return "rel_step", None
+    ((name, value),) = options.items()
+    step = as_array(value, name)
+    if step.dtype.kind not in "fiu" or step.shape not in ((), (n,)):
+        raise ValueError(f"{name} must be one number, or one for each of {n}, got {value!r}")
+    if not (np.isfinite(step).all() and (step > 0).all()):
+        raise ValueError(f"{name} must be finite and above 0, got {value!r}")
+    return name, step.astype(float)

@@ -80,12 +80,9 @@ class Rule:
 
     def __init_subclass__(cls) -> None:
         name = cls.__name__.lower()
-        known = Rule.registry.get(name, cls)
-        # The same class again (a notebook cell run twice) replaces itself.
-        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(
-                f"a rule named {name!r} exists already: {known.__module__}.{known.__name__}"
-            )
+        # A rule of one's own may be defined again, as a notebook cell that runs twice does.
+        if name in Rule.registry and Rule.registry[name].__module__ == __name__:
+            raise ValueError(f"a rule named {name!r} exists already in numbelief")
         Rule.registry[name] = cls
 
     def __post_init__(self) -> None:
@@ -131,7 +128,7 @@ class Rule:
 
 
 def _is_free(rate: Any) -> bool:
-    return rate is None or callable(rate)
+    return rate is None or (callable(rate) and not isinstance(rate, (Rule, type)))
 
 
 def _flag(name: str, value: Any) -> bool:

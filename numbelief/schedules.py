@@ -1,8 +1,9 @@
 r"""Learning-rate schedules: the number of a step, counted from 1, to its learning rate.
 
 A schedule is a small frozen dataclass with a lower-case name, made like a function call and given
-as ``learning_rate``; any callable of one integer works too. Where a published schedule counts from
-0, the first step is its 0.
+as ``learning_rate``; any callable of one integer works too, as long as it depends on nothing else:
+`numbelief.minimize` may ask for the rates of some steps ahead. Where a published schedule counts
+from 0, the first step is its 0.
 
 >>> from numbelief import schedules
 >>> rate = schedules.warmup(schedules.inverse_sqrt(0.1), steps=2)
@@ -30,15 +31,23 @@ class Schedule:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if callable(value):
+            if f.name == "schedule":
+                if not callable(value):
+                    raise TypeError(f"schedule must be callable, got {value!r}")
                 continue
             kind = type(value).__name__
             if kind.startswith(("bool", "complex", "str")) or not hasattr(value, "__float__"):
                 raise TypeError(f"{f.name} must be a real number, got {value!r}")
-            if not (math.isfinite(value) and value >= 0):
+            number = float(value)
+            if not (math.isfinite(number) and number >= 0):
                 raise ValueError(f"{f.name} must be finite and at least 0, got {value!r}")
-            if f.name in ("every", "steps", "T_0", "T_mult") and value < 1:
-                raise ValueError(f"{f.name} must be at least 1, got {value!r}")
+            if f.name in ("every", "steps", "T_0", "T_mult"):
+                if number < 1:
+                    raise ValueError(f"{f.name} must be at least 1, got {value!r}")
+                if f.name != "T_mult" and not number.is_integer():
+                    raise ValueError(f"{f.name} must be a whole number, got {value!r}")
+            whole = f.name in ("every", "steps", "T_0")
+            object.__setattr__(self, f.name, int(number) if whole else number)
 
     def __call__(self, t: int) -> float:
         raise NotImplementedError
@@ -135,7 +144,7 @@ class sgdr(Schedule):
 
     rate: float
     T_0: int
-    T_mult: float = 1
+    T_mult: float = 1.0
     floor: float = 0.0
 
     def __call__(self, t: int) -> float:
@@ -164,7 +173,7 @@ class warmup(Schedule):
     def __call__(self, t: int) -> float:
         if t <= self.steps:
             return self.schedule(1) * t / self.steps
-        return self.schedule(t - int(self.steps))
+        return self.schedule(t - self.steps)
 
 
 def _half_cosine(high: float, low: float, share: float) -> float:

@@ -106,7 +106,8 @@ class Box:
         """The bounds as arrays of a length and dtype, rounded towards the inside of the box."""
         ends = []
         for bound, inwards in ((self.lower, np.inf), (self.upper, -np.inf)):
-            near = bound.astype(dtype)
+            with np.errstate(over="ignore"):  # beyond float32 is unbounded
+                near = bound.astype(dtype)
             outside = near < bound if inwards > 0 else near > bound
             ends.append(np.where(outside, np.nextafter(near, dtype.type(inwards)), near))
         lower, upper = ends

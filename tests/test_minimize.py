@@ -1,5 +1,6 @@
 """minimize: gradient forms, stopping, results, callbacks, checkpoints, SciPy's door."""
 
+import copy
 import subprocess
 import sys
 import textwrap
@@ -433,6 +434,47 @@ def test_an_exception_is_the_users_own_and_carries_the_result(error, tmp_path):
     np.testing.assert_array_equal(rest.history.fun, run().history.fun)
 
 
+def test_nothing_hides_the_users_exception():
+    class Stubborn(Exception):
+        def __setattr__(self, name, value):
+            raise TypeError("no")
+
+    def fun(x):
+        raise Stubborn("mine")
+
+    with pytest.raises(Stubborn, match="mine"):
+        run(fun)
+
+
+def test_of_equal_values_the_flattest_point_is_returned():
+    res = minimize(
+        lambda x: np.float32(1) + (x * x).sum(), np.ones(3, np.float32), jac=lambda x: 2 * x,
+        method=Adam(0.05), options={"gtol": 1e-6},
+    )  # fmt: skip
+    assert res.success
+    assert np.abs(res.jac).max() <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("x0", "options"),
+    [
+        (np.full(2, 100, "f4"), {"jac": "2-point", "options": {"abs_step": 1e-9}}),
+        (np.full(2, 1e9), {"jac": "3-point", "options": {"abs_step": 1e-9}}),
+        (np.ones(2), {"jac": "3-point", "bounds": [(1, np.nextafter(1, 2))] * 2}),
+    ],
+)
+def test_a_difference_step_that_rounding_loses(x0, options):
+    step = {"finite_difference": options.pop("options")} if "options" in options else {}
+    res = minimize(lambda x: float(x @ x), x0, options={"maxiter": 2, **step}, **options)
+    assert np.isfinite(res.jac).all()
+
+
+def test_a_big_endian_x0_works():
+    res = minimize(QUADRATIC.fun, QUADRATIC.x0.astype(">f8"), jac=QUADRATIC.grad, options=FAST)
+    assert res.x.dtype == np.float64
+    assert res.x.dtype.isnative
+
+
 # ---- checkpoints
 
 
@@ -492,8 +534,25 @@ def test_resume_refuses_another_run(tmp_path):
             rosenbrock, [0.0, 0.0], jac=rosenbrock_grad, method=Adam(0.01), bounds=[(0, 1)] * 2,
             options={"resume": path},
         )  # fmt: skip
+    with pytest.raises(ValueError, match="max_norm"):
+        run(resume=path, max_norm=1.0)
     with pytest.raises(FileNotFoundError):
         run(resume=tmp_path / "missing.npz")
+
+
+def test_a_checkpoint_that_cannot_be_written_fails_before_any_work(tmp_path):
+    calls = []
+    for path, error in (
+        (tmp_path / "none" / "run.npz", FileNotFoundError),
+        (tmp_path, IsADirectoryError),
+        (3, TypeError),
+        (b"run.npz", TypeError),
+    ):
+        with pytest.raises(error, match="checkpoint"):
+            run(calls.append, checkpoint=path)
+    with pytest.raises(TypeError, match="resume must be a path, got 3"):
+        run(calls.append, resume=3)
+    assert not calls
 
 
 def test_killed_and_resumed(tmp_path):
@@ -637,6 +696,13 @@ ARGUMENTS = {
     "max_norm": ({"options": {"max_norm": 0}}, ValueError, "max_norm must be above 0, got 0"),
     "resume": ({"options": {"resume": True}}, ValueError, "continues from .*checkpoint"),
     "every": ({"options": {"checkpoint_every": 0}}, ValueError, "checkpoint_every must be"),
+    "options": ({"options": [1]}, TypeError, r"options must be a dict, got \[1\]"),
+    "tol array": ({"tol": np.ones(2)}, TypeError, "tol must be a real number"),
+    "ragged": ({"x0": [1, [2]]}, TypeError, "x0 must be convertible"),
+    "step shape": (
+        {"options": {"finite_difference": {"rel_step": [1, 2, 3]}}}, ValueError, "each of 2",
+    ),
+    "rate rule": ({"options": {"learning_rate": Adam()}}, TypeError, "learning_rate must be"),
     "step": (
         {"jac": None, "options": {"finite_difference": {"rel_step": 0}}}, ValueError, "rel_step",
     ),
@@ -658,11 +724,11 @@ def test_bad_arguments_fail_before_any_work(case):
         return rosenbrock(x)
 
     keywords = {"fun": fun, "x0": np.array([-1.2, 1.0]), "jac": rosenbrock_grad, **changes}
-    before = np.array(keywords["x0"], copy=True)
+    before = copy.deepcopy(keywords["x0"])
     with pytest.raises(error, match=message):
         minimize(**keywords)
     assert not calls
-    np.testing.assert_array_equal(keywords["x0"], before)
+    assert repr(keywords["x0"]) == repr(before)
 
 
 RETURNS = {

@@ -1,6 +1,9 @@
 """Optimizer: what it accepts and refuses, bounds, saving, loading, killing."""
 
+import copy
 import json
+import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -12,7 +15,18 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from numbelief import LAMB, SGD, AdaBelief, Adam, Momentum, Optimizer, Rule, schedules, sets
+from numbelief import (
+    LAMB,
+    SGD,
+    AdaBelief,
+    Adam,
+    Momentum,
+    Optimizer,
+    Rule,
+    kernels,
+    schedules,
+    sets,
+)
 
 RNG = np.random.default_rng(7)
 BUILT_IN = [kind for kind in Rule.registry.values() if kind.__module__ == "numbelief.rules"]
@@ -148,6 +162,8 @@ def test_a_rule_must_be_an_instance():
     [
         (lambda opt: opt.x, ValueError, "share memory with x"),
         (lambda opt: opt.state["m"], ValueError, "share memory with the optimizer's state"),
+        (lambda opt: opt.x[::-1], ValueError, "share memory with x"),
+        (lambda opt: frozen(opt.x.view()), ValueError, "share memory with x"),
         (lambda opt: opt.x[:4], ValueError, r"shape of x, \(5,\), got \(4,\)"),
         (lambda opt: opt.x[None], ValueError, r"got \(1, 5\)"),
         (lambda opt: opt.x + 1j, TypeError, "got dtype complex128"),
@@ -208,19 +224,106 @@ def test_mistakes_in_a_rule_of_ones_own_are_named():
         def update(x, g, c):
             return g, c.rate
 
+    @dataclass(frozen=True)
+    class Twice(Rule):
+        scale: float = 1.0
+
+        @staticmethod
+        def update(x, g, c):
+            return g, c.rate
+
     for rule, error, message in (
-        (
-            TooFew(),
-            ValueError,
-            "TooFew.update must return the direction, the rate and 1 slots, got 2",
-        ),
+        (TooFew(), TypeError, "TooFew.update must return the direction, the rate and 1 slots, got"),
         (Unknown(), AttributeError, "speed"),
         (Bare(), TypeError, "Bare must be decorated with @dataclass"),
+        (Twice(), ValueError, "Twice gives c a name twice: scale"),
     ):
         with pytest.raises(error, match=message):
             Optimizer(rule, np.ones(3))
     with pytest.raises(ValueError, match="a rule named 'adam' exists already"):
         type("Adam", (Rule,), {})
+
+
+RULE_TEXT = """
+import math
+from dataclasses import dataclass
+from numbelief import Rule
+
+FACTOR = 2.0
+POWERS = (1.0, 2.0)
+
+def helper(g, by=3.0):
+    return g * by
+
+def make(bound):
+    @dataclass(frozen=True)
+    class Mine(Rule):
+        a: float = 1.0
+        b: float = 2.0
+
+        @staticmethod
+        def update(x, g, c):
+            return bound * helper(g) * c.a, c.rate * FACTOR * POWERS[0] * math.sqrt(c.one)
+
+    return Mine
+
+Mine = make(1.0)
+"""
+
+
+def rule_from(text, old="", new=""):
+    assert old in text
+    scope = {"__name__": "mine"}
+    exec(text.replace(old, new, 1), scope)
+    return scope["Mine"]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [("FACTOR = 2.0", "FACTOR = 5.0"), ("(1.0, 2.0)", "(5.0, 2.0)"), ("by=3.0", "by=4.0"),
+     ("make(1.0)", "make(5.0)"), ("g * by", "g + by"),
+     ("a: float", "z: float = 1.0\n        a: float"),
+     ("c.a", "c.b")],
+    ids=lambda edit: edit[0],
+)  # fmt: skip
+def test_an_edited_rule_gets_new_machine_code(edit):
+    salt = kernels.rule_salt(rule_from(RULE_TEXT))
+    assert salt == kernels.rule_salt(rule_from(RULE_TEXT))
+    assert salt is not None
+    assert kernels.rule_salt(rule_from(RULE_TEXT, *edit)) != salt
+
+
+def test_a_rule_that_uses_what_cannot_be_hashed_is_not_cached():
+    assert kernels.rule_salt(rule_from(RULE_TEXT, "FACTOR = 2.0", "FACTOR = object()")) is None
+
+
+def test_a_closure_is_part_of_a_rule():
+    ends = []
+    for bound in ("1.0", "5.0"):
+        x = np.zeros(2)
+        Optimizer(rule_from(RULE_TEXT, "make(1.0)", f"make({bound})")(1.0), x).step(np.ones(2))
+        ends.append(x[0])
+    assert ends == [-6.0, -30.0]
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda opt: pickle.loads(pickle.dumps(opt))])
+def test_a_copied_optimizer_steps_its_own_array(copied):
+    x = np.ones(3)
+    opt = Optimizer(Adam(0.1), x)
+    opt.step(np.ones(3))
+    other = copied(opt)
+    opt.step(np.ones(3))
+    assert other.t == 1
+    other.step(np.ones(3))
+    np.testing.assert_array_equal(other.x, x)
+    assert other.x is not x
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_max_norm_where_the_squares_overflow(dtype):
+    x, g = np.zeros(3, dtype), np.array([3, 0, -4], dtype) * np.sqrt(np.finfo(dtype).max)
+    Optimizer(SGD(1.0), x, max_norm=10.0).step(g)
+    np.testing.assert_allclose(x, [-6, 0, 8], rtol=1e-6)
 
 
 # ---- save and load
@@ -254,6 +357,26 @@ def test_lambs_segments_and_awkward_numbers_survive(tmp_path):
     rule = LAMB(0.1 + 0.2, segments=(0, 3, 17), eps=1e-300, weight_decay=1 / 3)
     Optimizer(rule, np.ones(40)).save(tmp_path / "a")
     assert Optimizer.load(tmp_path / "a", np.ones(40)).rule == rule
+
+
+def test_numpy_numbers_in_a_schedule_survive(tmp_path):
+    rule = Adam(schedules.cosine(np.float32(0.5), steps=np.int64(10)))
+    Optimizer(rule, np.ones(3)).save(tmp_path / "a")
+    assert Optimizer.load(tmp_path / "a", np.ones(3)).rule == rule
+
+
+def test_an_interrupt_just_after_the_file_was_replaced(saved, monkeypatch):
+    replace = os.replace
+
+    def interrupted(*paths):
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Optimizer(Adam(0.2), np.ones(40)).save(saved)
+    assert Optimizer.load(saved, np.ones(40)).rule == Adam(0.2)
+    assert list(saved.parent.iterdir()) == [saved]
 
 
 def test_a_schedule_of_ones_own_must_be_given_again(tmp_path):

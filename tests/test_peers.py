@@ -179,7 +179,7 @@ def test_adabelief_pytorch(name, kind):
 OPTAX = {
     "adabelief": (AdaBelief(eps=1e-16, eps_root=1e-16), "adabelief", {"learning_rate": 1e-3}),
     "adabelief-eps": (
-        AdaBelief(0.1, beta1=0.8, beta2=0.9),
+        AdaBelief(0.1, beta1=0.8, beta2=0.9, eps=1e-8, eps_root=1e-8),
         "adabelief",
         {"learning_rate": 0.1, "b1": 0.8, "b2": 0.9, "eps": 1e-8, "eps_root": 1e-8},
     ),

@@ -417,7 +417,7 @@ def test_clipping_only_reads_the_gradient():
 
 def test_adabelief_without_momentum_warns():
     with pytest.warns(UserWarning, match=r"beta1=0 makes g - m = 0") as caught:
-        rule = AdaBelief(0.01, beta1=0)
+        rule = AdaBelief(0.01, beta1=0, eps=1e-8, eps_root=1e-8)
     assert caught[0].filename == __file__
     sequence = cases.gradients("ordinary")
     x, _ = cases.run(rule, cases.start(), sequence, target="serial")

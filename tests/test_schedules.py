@@ -66,6 +66,9 @@ def test_sgdr_restarts_on_the_right_step():
         (lambda: schedules.inverse_sqrt(math.nan), ValueError, "rate must be finite"),
         (lambda: schedules.sgdr(1.0, 0), ValueError, "T_0 must be at least 1, got 0"),
         (lambda: schedules.cosine(1.0, 0), ValueError, "steps must be at least 1, got 0"),
+        (lambda: schedules.step_decay(1.0, 0.5, 2.5), ValueError, "every must be a whole number"),
+        (lambda: schedules.warmup(0.1, 3), TypeError, "schedule must be callable, got 0.1"),
+        (lambda: schedules.cosine(abs, 3), TypeError, "rate must be a real number"),
         (lambda: schedules.step_decay(1.0, math.inf, 5), ValueError, "factor must be finite"),
     ],
 )

@@ -30,7 +30,7 @@ def _nothing():
     pass
 
 
-_nothing()  # Numba's first call takes 0.3 s: here asv's server makes it once for all its forks
+_nothing()  # Numba's first call takes 0.3 s: made here, a forkserver makes it once
 
 
 # ---- the memory limit
