@@ -119,8 +119,9 @@ def minimize(
         ``default_rate``.
     jac : callable, bool or str, optional
         ``jac(x, *args) -> g`` of shape (n,): any array that NumPy or DLPack converts (lists, other
-        dtypes, read-only or strided arrays, JAX arrays, PyTorch CPU tensors). True, "inplace":
-        see fun. "2-point" (also None), "3-point", "cs": finite differences, inside the bounds.
+        dtypes, read-only or strided arrays, JAX arrays, PyTorch CPU tensors). True, "inplace": see
+        fun (the array to fill is valid during the call only). "2-point" (also None), "3-point",
+        "cs": finite differences, inside the bounds.
     bounds : scipy.optimize.Bounds or sequence of (min, max), optional
         Every point lies within them. An x0 outside is clipped, with a warning.
     tol : float, optional
@@ -142,8 +143,8 @@ def minimize(
         target : float, default -inf (off)
             Converged when fun is at most this.
         maxtime : float, default inf
-            Seconds after which the run ends with status 1; the compilation that a rule's first use
-            on a machine needs counts too.
+            Seconds of this call after which it ends with status 1; the compilation that a rule's
+            first use on a machine needs counts too.
         iterate : {"best", "last", "average"}, default "best"
             The point to return: the one of lowest fun, the last, or the mean of all.
         max_norm, max_value : float, optional
@@ -249,8 +250,7 @@ class _Run:
             self.kept["allvecs"] = np.empty((0, n), dtype)
         self.allvecs: list[NDArray[Any]] = []
         self.status = loop.RUNNING
-        self.elapsed = 0.0
-        self._since = time.perf_counter()
+        self.began = time.perf_counter()
 
     # ---- advancing
 
@@ -260,11 +260,11 @@ class _Run:
             self._begin()
             message = None
             steps = 1
-            while self.status == loop.RUNNING and message is None:
-                if self.seconds() >= self.settings.maxtime:
+            while self.status == loop.RUNNING:
+                started = time.perf_counter()
+                if started - self.began >= self.settings.maxtime:
                     self.status, message = loop.MAXITER, "Maximum time has been exceeded."
                     break
-                started = time.perf_counter()
                 steps = hooks.limit(self, steps)
                 self.advance(steps)
                 if self.settings.return_all:
@@ -340,10 +340,6 @@ class _Run:
         """Number of iterations, -1 before the first point."""
         return int(self.control["nit"][0])
 
-    def seconds(self) -> float:
-        """Seconds since the start, those before a resumption included."""
-        return self.elapsed + time.perf_counter() - self._since
-
     def result(self, message: str | None = None, iterate: str | None = None) -> OptimizeResult:
         """What is known now, as SciPy's result."""
         iterate = iterate or self.settings.iterate
@@ -395,7 +391,6 @@ class _Run:
             "kind": _KIND,
             "nfev": self.problem.nfev,
             "njev": self.problem.njev,
-            "elapsed": self.seconds(),
         }
         if self.settings.return_all:
             self.kept["allvecs"] = np.array(self.allvecs)
@@ -431,7 +426,6 @@ class _Run:
             self.kept[name] = arrays[name]
         self.allvecs = list(self.kept.get("allvecs", ()))
         self.problem.nfev, self.problem.njev = header["nfev"], header["njev"]
-        self.elapsed = header["elapsed"]
         finite = math.isfinite(self.control["fun"][0]) and math.isfinite(self.control["norm"][0])
         self.status = loop.NONFINITE
         if finite:
