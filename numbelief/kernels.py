@@ -28,12 +28,13 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from numbelief.rules import Rule
 
-# 64 Ki elements a block: at n = 1e7 float32, 6.4 ms against 8.0 ms for prange over elements.
-BLOCK = 1 << 16
+# 16 Ki elements a block: as fast as larger ones at n = 2e7, and balanced from small n on.
+BLOCK = 1 << 14
 # Sums are taken over blocks of this size, and then over the blocks in order, on any thread count.
 SUM_BLOCK = 1 << 12
-# From this size on "auto" steps in parallel (see asv_benchmarks/benchmarks/kernels.py, Crossover).
-PARALLEL_FROM = int(os.environ.get("NUMBELIEF_PARALLEL_FROM", 1 << 19))
+# From this size on "auto" steps in parallel: where two idle cores are about even with one, 25 µs
+# (asv_benchmarks/benchmarks/kernels.py, Crossover). Beside busy processes, threads pay later.
+PARALLEL_FROM = int(os.environ.get("NUMBELIEF_PARALLEL_FROM", 1 << 15))
 # From this size on a kernel releases the GIL. Below, waiting to take it back costs more than the
 # step: another thread may hold it for its whole 5 ms turn.
 RELEASE_GIL_FROM = 1 << 14
@@ -45,7 +46,7 @@ CLOCK = np.dtype([("t", "i8"), ("beta1", "f8"), ("beta2", "f8"), ("bias1", "f8")
 STEPPED, SHARES_X, SHARES_STATE = range(3)
 
 # `update` and its caller see these besides the hyperparameters and the rule's scalars.
-_COMMON = ("zero", "one", "tiny", "keep", "l2", "scale", "max_value")
+_COMMON = ("zero", "one", "tiny")
 
 
 # ---- templates ---------------------------------------------------------------------------------
@@ -65,6 +66,7 @@ norms_block: Any
 sum_squares: Any
 norm_of: Any
 scale_of: Any
+decay_of: Any
 begin: Any
 
 
@@ -113,30 +115,70 @@ def _cut(array, lo, hi):
         return array[lo:hi]
 
 
+# What a step does not use is None, and costs nothing: Numba drops the branch. With all of it
+# compiled in, a step on 2e7 numbers took 1.2 instead of 1.0x times the memory limit.
+
+
 @register_jitable
-def _prepared(g, x, c):
+def _times(value, factor):
+    if factor is None:
+        return value
+    else:
+        return value * factor
+
+
+@register_jitable
+def _clipped(value, most):
+    if most is None:
+        return value
+    else:
+        return min(max(value, -most), most)
+
+
+@register_jitable
+def _decayed(g, x, l2):
+    if l2 is None:
+        return g
+    else:
+        return g + l2 * x
+
+
+@register_jitable
+def _prepared(g, x, scale, max_value, l2):
     """Clip the gradient, then add the coupled decay."""
-    return min(max(g * c.scale, -c.max_value), c.max_value) + c.l2 * x
+    return _decayed(_clipped(_times(g, scale), max_value), x, l2)
 
 
-def _apply_block(x, g, state, values, ratio, lower, upper, lo, hi):
+@register_jitable
+def _real(value, like):
+    if value is None:
+        return None
+    else:
+        return like.dtype.type(value)
+
+
+def _apply_block(x, g, state, values, extras, ratio, lower, upper, lo, hi):
     c = Coefficients(*values)  # a named tuple does not get into a parallel loop
+    scale, max_value, keep, l2 = extras
     # Slices, because a loop over range(lo, hi) does not vectorize.
     x, g, slots = x[lo:hi], g[lo:hi], rows(state, lo, hi)
     lower, upper = _cut(lower, lo, hi), _cut(upper, lo, hi)
     for i in range(x.size):
-        new = update(x[i], _prepared(g[i], x[i], c), c, *load(slots, i))
+        new = update(x[i], _prepared(g[i], x[i], scale, max_value, l2), c, *load(slots, i))
         store(slots, i, new, c)
-        x[i] = _limit(c.keep * x[i] - ratio * new[1] * new[0], lower, upper, i)
+        move = _times(new[1], ratio) * new[0]
+        x[i] = _limit(_times(x[i], keep) - move, lower, upper, i)
 
 
-def _norms_block(x, g, state, values, lo, hi):
+def _norms_block(x, g, state, values, extras, lo, hi):
     """Sums of squares of x and of the direction that the coming update will take."""
     c = Coefficients(*values)
+    scale, max_value, _, l2 = extras
     x, g, slots = x[lo:hi], g[lo:hi], rows(state, lo, hi)
     of_x = of_direction = 0.0
     for i in range(x.size):
-        direction = update(x[i], _prepared(g[i], x[i], c), c, *load(slots, i))[0]
+        prepared = _prepared(g[i], x[i], scale, max_value, l2)
+        direction = update(x[i], prepared, c, *load(slots, i))[0]
         of_x += np.float64(x[i]) ** 2
         of_direction += np.float64(direction) ** 2
     return of_x, of_direction
@@ -176,13 +218,13 @@ def _refusal(x, g, state):
 def _scale(g, max_norm):
     """The factor that brings the gradient's norm down to max_norm."""
     if max_norm is None:
-        return 1.0
+        return None
     else:
         norm = norm_of(g)
         return max_norm / norm if norm > max_norm else 1.0
 
 
-def _begin(x, clock, numbers, rate, scale, max_value):
+def _begin(x, clock, numbers, rate):
     """Advance the clock; return the values of its step's coefficients."""
     now = clock[0]
     now.t += 1
@@ -192,26 +234,37 @@ def _begin(x, clock, numbers, rate, scale, max_value):
     values = to_fixed_tuple(numbers, COUNT)
     h = Hyperparameters(*values)
     scalars = coefficients(h, rate, now.t, now.bias1, now.bias2)
-    keep, l2 = decay(h, rate)
-    tiny = np.finfo(x.dtype).tiny
-    common = (0.0, 1.0, tiny, keep, l2, scale, max_value)
+    common = (0.0, 1.0, np.finfo(x.dtype).tiny)
     return _cast(values + scalars + common, x)
 
 
-def _step(x, g, state, clock, numbers, rate, max_norm, max_value, lower, upper, edges, owner):
+def _decay(x, numbers, rate, decays):
+    """The factors of x in the step and in the gradient, or None."""
+    if decays is None:
+        return None, None
+    else:
+        keep, l2 = decay(Hyperparameters(*to_fixed_tuple(numbers, COUNT)), rate)
+        return x.dtype.type(keep), x.dtype.type(l2)
+
+
+def _step(
+    x, g, state, clock, numbers, rate, decays, max_norm, max_value, lower, upper, edges, owner
+):
     """One step of an elementwise rule."""
     refusal = _refusal(x, g, state)
     if refusal != STEPPED:
         return refusal
-    values = begin(x, clock, numbers, rate, scale_of(g, max_norm), max_value)
+    values = begin(x, clock, numbers, rate)
+    keep, l2 = decay_of(x, numbers, rate, decays)
+    extras = (_real(scale_of(g, max_norm), x), _real(max_value, x), keep, l2)
     for b in prange((x.size + BLOCK - 1) // BLOCK):
         lo, hi = b * BLOCK, min(x.size, (b + 1) * BLOCK)
-        apply_block(x, g, state, values, x.dtype.type(1), lower, upper, lo, hi)
+        apply_block(x, g, state, values, extras, None, lower, upper, lo, hi)
     return STEPPED
 
 
 def _step_layerwise(
-    x, g, state, clock, numbers, rate, max_norm, max_value, lower, upper, edges, owner
+    x, g, state, clock, numbers, rate, decays, max_norm, max_value, lower, upper, edges, owner
 ):
     """One step of a rule that scales each segment's step to the size of its parameters.
 
@@ -221,10 +274,12 @@ def _step_layerwise(
     refusal = _refusal(x, g, state)
     if refusal != STEPPED:
         return refusal
-    values = begin(x, clock, numbers, rate, scale_of(g, max_norm), max_value)
+    values = begin(x, clock, numbers, rate)
+    keep, l2 = decay_of(x, numbers, rate, decays)
+    extras = (_real(scale_of(g, max_norm), x), _real(max_value, x), keep, l2)
     sums = np.empty((owner.size, 2))
     for b in prange(owner.size):
-        sums[b, 0], sums[b, 1] = norms_block(x, g, state, values, edges[b], edges[b + 1])
+        sums[b, 0], sums[b, 1] = norms_block(x, g, state, values, extras, edges[b], edges[b + 1])
     totals = np.zeros((owner[-1] + 1, 2))
     for b in range(owner.size):
         totals[owner[b], 0] += sums[b, 0]
@@ -233,7 +288,7 @@ def _step_layerwise(
         of_x, of_direction = totals[owner[b], 0], totals[owner[b], 1]
         known = of_x > 0 and of_direction > 0
         ratio = _cast((sqrt(of_x) / sqrt(of_direction) if known else 1.0,), x)[0]
-        apply_block(x, g, state, values, ratio, lower, upper, edges[b], edges[b + 1])
+        apply_block(x, g, state, values, extras, ratio, lower, upper, edges[b], edges[b + 1])
     return STEPPED
 
 
@@ -327,7 +382,7 @@ def compile_step(rule: Rule, *, parallel: bool, nogil: bool) -> Any:
     Returns
     -------
     callable
-        ``step(x, g, state, clock, numbers, rate, max_norm, max_value, lower, upper, edges, owner)``
+        ``step(x, g, state, clock, numbers, rate, *options)``, with the options of an `Optimizer`,
         updates x, state (one row a slot) and clock in place and returns STEPPED, or why it refused.
     """
     slots = len(rule.state_names)
@@ -354,15 +409,15 @@ def _parts(rule: type[Rule], slots: int) -> dict[str, Any]:
     # A dispatcher, so that the freedom to reorder stays with the sums of _norms_block.
     update = jit(_adopt(rule.update), cache=False)
     bound = {"rows": rows, "load": load, "Coefficients": coefficients, "update": update}
+    hyperparameters = {"Hyperparameters": numbers, "COUNT": len(numbers._fields)}
     parts = {
         "begin": lift(
             _begin,
             "",
             coefficients=_adopt(rule.coefficients),
-            decay=_adopt(rule.decay),
-            Hyperparameters=numbers,
-            COUNT=len(numbers._fields),
+            **hyperparameters,
         ),
+        "decay_of": lift(_decay, "", decay=_adopt(rule.decay), **hyperparameters),
         "apply_block": lift(_apply_block, "", store=store, **bound),
         "_refusal": _refusal,
     }
@@ -388,6 +443,12 @@ def _tuples(rule: type[Rule]) -> tuple[Any, Any]:
         namedtuple("Hyperparameters", names),
         namedtuple("Coefficients", everything),
     )
+
+
+def never_decays(rule: Rule) -> bool:
+    """Whether weight decay, as the rule does it, leaves x and the gradient as they are."""
+    numbers, _ = _tuples(type(rule))  # type: ignore[arg-type]
+    return bool(rule.decay(numbers(**rule.numbers), 1.0) == (1.0, 0.0))
 
 
 def rehearse(rule: Rule) -> None:

@@ -413,10 +413,10 @@ class _Run:
             pairs = (o.limits for o in (self.optimizer, restored))
             if not all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True)):
                 raise ValueError("the checkpoint does not match: other bounds in the file")
-        if restored.options[:2] != self.optimizer.options[:2]:
+        if restored.options[1:3] != self.optimizer.options[1:3]:
             raise ValueError(
                 "the checkpoint does not match: (max_norm, max_value) = "
-                f"{restored.options[:2]} in the file, {self.optimizer.options[:2]} given"
+                f"{restored.options[1:3]} in the file, {self.optimizer.options[1:3]} given"
             )
         self.optimizer = restored
         self.g[...] = arrays["g"]

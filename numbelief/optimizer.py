@@ -96,7 +96,7 @@ class Optimizer:
         self.box = resolve_set(feasible_set, bounds, n)
         self.limits = (None, None) if self.box is None else self.box.limits(n, dtype)
         self._max_norm = None if max_norm is None else positive("max_norm", max_norm)
-        self._max_value = math.inf if max_value is None else positive("max_value", max_value)
+        self._max_value = None if max_value is None else positive("max_value", max_value)
 
         self._state = np.zeros((len(rule.state_names), n), dtype)
         self._numbers = np.array(list(rule.numbers.values()))
@@ -109,7 +109,8 @@ class Optimizer:
         blocks = _blocks(getattr(rule, "segments", None), n) if rule.layerwise else (None, None)
         # What a kernel takes after x and the gradient, and after the rate.
         self.arrays = (self._state, self._clock, self._numbers)
-        self.options = (self._max_norm, self._max_value, *self.limits, *blocks)
+        decays = None if kernels.never_decays(rule) else True
+        self.options = (decays, self._max_norm, self._max_value, *self.limits, *blocks)
 
         kernels.rehearse(rule)
         self._wants_parallel = target == "parallel" or (
@@ -260,13 +261,12 @@ class Optimizer:
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Everything that `save` writes, as a header and arrays."""
-        max_value = None if self._max_value == math.inf else self._max_value
         header = {
             "rule": checkpoint.describe(self.rule),
             "dtype": self._x.dtype.name,
             "n": self._x.size,
             "max_norm": self._max_norm,
-            "max_value": max_value,
+            "max_value": self._max_value,
         }
         arrays: dict[str, Any] = {"x": self._x, "state": self._state, "clock": self._clock}
         lower, upper = self.limits
