@@ -23,7 +23,7 @@ import numba
 import numpy as np
 from numba import prange
 from numba import types as nb
-from numba.extending import intrinsic, register_jitable
+from numba.extending import intrinsic, overload, register_jitable
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from numbelief.rules import Rule
@@ -65,8 +65,7 @@ apply_block: Any
 norms_block: Any
 sum_squares: Any
 norm_of: Any
-scale_of: Any
-decay_of: Any
+extras_of: Any
 begin: Any
 
 
@@ -149,12 +148,29 @@ def _prepared(g, x, scale, max_value, l2):
     return _decayed(_clipped(_times(g, scale), max_value), x, l2)
 
 
-@register_jitable
-def _real(value, like):
-    if value is None:
-        return None
-    else:
-        return like.dtype.type(value)
+# Where what is None decides the type of a result, the choice is Numba's to make by type.
+
+
+def _real(value, given, like):
+    """In compiled code: the value in the array's dtype, or None if `given` is None."""
+
+
+@overload(_real)
+def _real_by_type(value, given, like):
+    if isinstance(given, nb.NoneType):
+        return lambda value, given, like: None
+    return lambda value, given, like: like.dtype.type(value)
+
+
+def _scale(g, max_norm, norm_of):
+    """In compiled code: the factor that brings the gradient's norm down to max_norm, or 1."""
+
+
+@overload(_scale)
+def _scale_by_type(g, max_norm, norm_of):
+    if isinstance(max_norm, nb.NoneType):
+        return lambda g, max_norm, norm_of: 1.0
+    return lambda g, max_norm, norm_of: max_norm / max(norm_of(g), max_norm)
 
 
 def _apply_block(x, g, state, values, extras, ratio, lower, upper, lo, hi):
@@ -215,15 +231,6 @@ def _refusal(x, g, state):
     return STEPPED
 
 
-def _scale(g, max_norm):
-    """The factor that brings the gradient's norm down to max_norm."""
-    if max_norm is None:
-        return None
-    else:
-        norm = norm_of(g)
-        return max_norm / norm if norm > max_norm else 1.0
-
-
 def _begin(x, clock, numbers, rate):
     """Advance the clock; return the values of its step's coefficients."""
     now = clock[0]
@@ -238,13 +245,15 @@ def _begin(x, clock, numbers, rate):
     return _cast(values + scalars + common, x)
 
 
-def _decay(x, numbers, rate, decays):
-    """The factors of x in the step and in the gradient, or None."""
-    if decays is None:
-        return None, None
-    else:
-        keep, l2 = decay(Hyperparameters(*to_fixed_tuple(numbers, COUNT)), rate)
-        return x.dtype.type(keep), x.dtype.type(l2)
+def _extras(x, g, numbers, rate, decays, max_norm, max_value):
+    """What scales and clips the gradient and decays x and it; None for what is not used."""
+    keep, l2 = decay(Hyperparameters(*to_fixed_tuple(numbers, COUNT)), rate)
+    return (
+        _real(_scale(g, max_norm, norm_of), max_norm, x),
+        _real(max_value, max_value, x),
+        _real(keep, decays, x),
+        _real(l2, decays, x),
+    )
 
 
 def _step(
@@ -255,8 +264,7 @@ def _step(
     if refusal != STEPPED:
         return refusal
     values = begin(x, clock, numbers, rate)
-    keep, l2 = decay_of(x, numbers, rate, decays)
-    extras = (_real(scale_of(g, max_norm), x), _real(max_value, x), keep, l2)
+    extras = extras_of(x, g, numbers, rate, decays, max_norm, max_value)
     for b in prange((x.size + BLOCK - 1) // BLOCK):
         lo, hi = b * BLOCK, min(x.size, (b + 1) * BLOCK)
         apply_block(x, g, state, values, extras, None, lower, upper, lo, hi)
@@ -275,8 +283,7 @@ def _step_layerwise(
     if refusal != STEPPED:
         return refusal
     values = begin(x, clock, numbers, rate)
-    keep, l2 = decay_of(x, numbers, rate, decays)
-    extras = (_real(scale_of(g, max_norm), x), _real(max_value, x), keep, l2)
+    extras = extras_of(x, g, numbers, rate, decays, max_norm, max_value)
     sums = np.empty((owner.size, 2))
     for b in prange(owner.size):
         sums[b, 0], sums[b, 1] = norms_block(x, g, state, values, extras, edges[b], edges[b + 1])
@@ -395,10 +402,24 @@ def _compile_step(rule: type[Rule], slots: int, parallel: bool, nogil: bool) -> 
     step = lift(
         _step_layerwise if rule.layerwise else _step,
         f"{rule.__name__}_{slots}_{parallel:d}{nogil:d}_{salt}",
-        scale_of=register_jitable(lift(_scale, "", norm_of=compile_norm(parallel=parallel))),
+        extras_of=_extras_of(rule, parallel),  # type: ignore[arg-type]
         **_parts(rule, slots),  # type: ignore[arg-type]
     )
     return jit(step, cache=salt is not None, parallel=parallel, nogil=nogil)
+
+
+@functools.cache
+def _extras_of(rule: type[Rule], parallel: bool) -> Any:
+    numbers, _ = _tuples(rule)  # type: ignore[arg-type]
+    extras = lift(
+        _extras,
+        "",
+        decay=_adopt(rule.decay),
+        norm_of=compile_norm(parallel=parallel),
+        Hyperparameters=numbers,
+        COUNT=len(numbers._fields),
+    )
+    return jit(extras, cache=False)
 
 
 @functools.cache
@@ -409,15 +430,14 @@ def _parts(rule: type[Rule], slots: int) -> dict[str, Any]:
     # A dispatcher, so that the freedom to reorder stays with the sums of _norms_block.
     update = jit(_adopt(rule.update), cache=False)
     bound = {"rows": rows, "load": load, "Coefficients": coefficients, "update": update}
-    hyperparameters = {"Hyperparameters": numbers, "COUNT": len(numbers._fields)}
     parts = {
         "begin": lift(
             _begin,
             "",
             coefficients=_adopt(rule.coefficients),
-            **hyperparameters,
+            Hyperparameters=numbers,
+            COUNT=len(numbers._fields),
         ),
-        "decay_of": lift(_decay, "", decay=_adopt(rule.decay), **hyperparameters),
         "apply_block": lift(_apply_block, "", store=store, **bound),
         "_refusal": _refusal,
     }
