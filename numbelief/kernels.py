@@ -246,7 +246,7 @@ def _begin(x, clock, numbers, rate):
 
 
 def _extras(x, g, numbers, rate, decays, max_norm, max_value):
-    """What scales and clips the gradient and decays x and it; None for what is not used."""
+    """What scales and clips the gradient and decays x; None for what is not used."""
     keep, l2 = decay(Hyperparameters(*to_fixed_tuple(numbers, COUNT)), rate)
     return (
         _real(_scale(g, max_norm, norm_of), max_norm, x),

@@ -226,7 +226,7 @@ def test_mistakes_in_a_rule_of_ones_own_are_named():
 
     @dataclass(frozen=True)
     class Twice(Rule):
-        scale: float = 1.0
+        tiny: float = 1.0
 
         @staticmethod
         def update(x, g, c):
@@ -236,7 +236,7 @@ def test_mistakes_in_a_rule_of_ones_own_are_named():
         (TooFew(), TypeError, "TooFew.update must return the direction, the rate and 1 slots, got"),
         (Unknown(), AttributeError, "speed"),
         (Bare(), TypeError, "Bare must be decorated with @dataclass"),
-        (Twice(), ValueError, "Twice gives c a name twice: scale"),
+        (Twice(), ValueError, "Twice gives c a name twice: tiny"),
     ):
         with pytest.raises(error, match=message):
             Optimizer(rule, np.ones(3))
