@@ -61,20 +61,34 @@ def as_parameters(x: Any) -> NDArray[Any]:
 
 def as_first_point(x0: Any) -> NDArray[Any]:
     """A copy of x0 that the run may write to."""
-    given = np.atleast_1d(as_array(x0, "x0"))
-    if given.dtype.kind in "iub":
-        given = given.astype(np.float64)
-    if given.dtype.newbyteorder("=") not in (np.float32, np.float64):
-        raise TypeError(
-            f"x0 must hold float32, float64 or integer numbers, got dtype {given.dtype}"
-        )
-    if given.ndim != 1:
+    given = _as_floats(x0, "x0")
+    if given.ndim > 1:
         raise ValueError(f"'x0' must only have one dimension, got shape {given.shape}")
     if given.size == 0:
         raise ValueError("x0 must not be empty")
     if not np.isfinite(given).all():
         i = int(np.argmin(np.isfinite(given)))
-        raise ValueError(f"x0 must be finite, got {given[i]} at index {i}")
+        raise ValueError(f"x0 must be finite, got {given.flat[i]} at index {i}")
+    return np.atleast_1d(given)
+
+
+def as_first_points(X0: Any) -> NDArray[Any]:
+    """A copy of X0, one first point a row."""
+    given = _as_floats(X0, "X0")
+    if given.ndim != 2 or given.size == 0:
+        raise ValueError(f"X0 must have shape (B, n), with B and n at least 1, got {given.shape}")
+    return given
+
+
+def _as_floats(value: Any, name: str) -> NDArray[Any]:
+    """A contiguous copy, in float32 where the value is, else in float64."""
+    given = as_array(value, name)
+    if given.dtype.kind in "iub":
+        given = given.astype(np.float64)
+    if given.dtype.newbyteorder("=") not in (np.float32, np.float64):
+        raise TypeError(
+            f"{name} must hold float32, float64 or integer numbers, got dtype {given.dtype}"
+        )
     return np.array(given, dtype=given.dtype.newbyteorder("="), order="C")
 
 

@@ -7,8 +7,8 @@ nowhere else.
 """
 
 import functools
-from collections.abc import Callable, Iterable
-from math import inf, isfinite, nan
+from collections.abc import Callable
+from math import inf, isfinite, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -16,21 +16,29 @@ from numba import prange
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
-from numbelief import kernels
+from numbelief import kernels, native, tuning
+from numbelief.rules import Rule
 
 # How a run stands after a point. From 0 on these are the status codes of SciPy's BFGS.
 RUNNING, CONVERGED, MAXITER, PRECISION, NONFINITE = -1, 0, 1, 2, 3
 
+# Which point a run returns.
+ITERATES = {"best": 0, "last": 1, "average": 2}
+BEST, LAST, AVERAGE = ITERATES.values()
+# A row of many looks this often, in iterations, whether it shall stop.
+CHUNK = 1024
 # ftol compares the best value with the best value this many iterations ago.
 WINDOW = 50
 # So many iterations in which neither fun nor the gradient's norm changes a bit end the run.
 STILL = 1000
 
 # Bound by `kernels.lift`.
-largest: Any
-largest_projected: Any
-move: Any
-norm_block: Any
+observe: Any
+step: Any
+evaluate: Any
+borrow: Any
+propose: Any
+judge: Any
 
 _SETTINGS = (("maxiter", "i8"), ("gtol", "f8"), ("ftol", "f8"), ("xtol", "f8"), ("goal", "f8"))
 _FIGURES = (
@@ -56,71 +64,152 @@ def new_control(
     return control
 
 
-def run(
-    evaluate: Callable[..., float],
-    step: Callable[..., int],
-    observe: Callable[..., int],
-    rates: Iterable[float],
-    x: NDArray[Any],
-    g: NDArray[Any],
-    state: NDArray[Any],
-    clock: NDArray[Any],
-    numbers: NDArray[Any],
-    options: tuple[Any, ...],
-    watch: tuple[Any, ...],
-) -> int:
-    """From an observed point, take one step for each rate, unless a point ends the run."""
+def run(rates, x, g, state, clock, numbers, options, watch, tuner, objective):
+    """From an observed point, take one step for each rate, unless a point ends the run.
+
+    Rates of NaN ask for the automatic one.
+    """
+    x, g, state, clock, numbers, options, watch, tuner = borrow(
+        (x, g, state, clock, numbers, options, watch, tuner)
+    )
+    if isnan(rates[0]):
+        return search(rates.size, x, g, state, clock, numbers, options, watch, tuner, objective)
     status = RUNNING
     for rate in rates:
         step(x, g, state, clock, numbers, rate, *options)
-        fun = evaluate(x, g)
+        fun = evaluate(x, g, *objective)
         status = observe(fun, rate, x, g, *watch)
         if status != RUNNING:
             break
     return status
 
 
+def search(count, x, g, state, clock, numbers, options, watch, tuner, objective):
+    """Take so many steps with the automatic rate; see `numbelief.tuning`."""
+    status = RUNNING
+    for _ in range(count):
+        fun = watch[0]["fun"][0]
+        verdict = tuning.LOST
+        while verdict != tuning.STEPPED:
+            if verdict == tuning.LOST:
+                if not propose(fun, x, g, state, clock, numbers, options, *tuner):
+                    return PRECISION
+                rate = tuner[0]["rate"][0]
+            fun = evaluate(x, g, *objective)
+            verdict = judge(fun, x, g, state, clock, options, *tuner)
+        status = observe(fun, rate, x, g, *watch)
+        if status != RUNNING:
+            break
+    return status
+
+
+def first(x, g, watch, objective):
+    """Look at the first point."""
+    return observe(evaluate(x, g, *objective), nan, x, g, *watch)
+
+
+def choose(iterate: int, status: int, control: NDArray[Any]) -> int:
+    """Which point a run that stands like this returns."""
+    if not isfinite(control["best_fun"][0]):
+        return LAST
+    return BEST if status == NONFINITE else iterate
+
+
+def solve_rows(jobs, outcome, start, rates, arrays, options, watch, tuner, objective):
+    """Take problems from a shared pile and solve them, one after the other.
+
+    ``jobs`` is (pile, stop): the row to take next, and whether to end early. ``start`` is (X0,
+    clock, control, iterate), ``outcome`` the arrays that get each row's results.
+    """
+    jobs, outcome, start, rates, arrays, options, watch, tuner = borrow(
+        (jobs, outcome, start, rates, arrays, options, watch, tuner)
+    )
+    pile, stop = jobs
+    X0, first_clock, first_control, first_tuner, iterate = start
+    X, G, fun, nit, nfev, njev, status = outcome
+    x, g, state, clock, numbers = arrays
+    control, recent, best, _, _, average, previous, _, _ = watch
+    block = objective[2]
+    while not stop[0]:
+        row = native.take(pile)
+        if row >= len(X0):
+            break
+        block[native.ROW], block[native.CALLS] = row, 0
+        own = row * x.size, (row + 1) * x.size
+        _copy(kernels.window(X0, *own), x)
+        clock[0], control[0], tuner[0][0] = first_clock[0], first_control[0], first_tuner[0]
+        _fill(g, 0)
+        _fill(state, 0)
+        _fill(recent, inf)
+        _fill(best, 0)
+        _fill(average, 0)
+        _fill(previous, 0)
+        how = NONFINITE
+        if kernels.largest(x) < inf:
+            how = first(x, g, watch, objective)
+        while how == RUNNING and not stop[0]:
+            lo = control[0].nit % rates.size
+            some = kernels.window(rates, lo, min(lo + CHUNK, rates.size))
+            how = run(some, x, g, state, clock, numbers, options, watch, tuner, objective)
+        fun[row] = control[0].fun
+        which = choose(iterate, how, control)
+        if which == BEST:
+            fun[row] = control[0].best_fun
+            _copy(kernels.window(best, 0, x.size), x)
+            _copy(kernels.window(best, x.size, 2 * x.size), g)
+        elif which == AVERAGE:
+            _copy(average, x)
+            fun[row] = evaluate(x, g, *objective)
+        nfev[row] = njev[row] = block[native.CALLS]
+        nit[row], status[row] = max(control[0].nit, 0), how
+        _copy(x, kernels.window(X, *own))
+        _copy(g, kernels.window(G, *own))
+
+
 @register_jitable
-def _all_finite(a):
-    finite = True
-    for i in range(a.size):
-        finite &= abs(a[i]) < inf
-    return finite
+def _copy(source, target):
+    """An assignment of slices would look for an overlap each time."""
+    for i in range(source.size):
+        target[i] = source[i]
 
 
-def _largest(a):
-    """The largest magnitude in an array without NaN."""
-    top = a.dtype.type(0)
-    for i in range(a.size):
-        top = max(top, abs(a[i]))
-    return top
+@register_jitable
+def _fill(array, value):
+    flat = kernels.window(array, 0, array.size)
+    for i in range(flat.size):
+        flat[i] = value
 
 
+@register_jitable
 def _largest_projected(x, g, lower, upper):
-    """The largest magnitude of x - clip(x - g, lower, upper), in arrays without NaN."""
-    top = x.dtype.type(0)
+    """The largest magnitude of x - clip(x - g, lower, upper)."""
+    top = kernels.bits_of(x.dtype.type(0))
     for i in range(x.size):
-        top = max(top, abs(x[i] - min(max(x[i] - g[i], lower[i]), upper[i])))
-    return top
+        bits = kernels.bits_of(x[i] - min(max(x[i] - g[i], lower[i]), upper[i]))
+        top = bits if bits > top else top
+    return kernels.of_bits(top)
 
 
+@register_jitable
 def _move(x, previous):
     """The largest change of a coordinate since the last point, and remember this point."""
-    top = x.dtype.type(0)
+    top = kernels.bits_of(x.dtype.type(0))
     for i in range(x.size):
-        top = max(top, abs(x[i] - previous[i]))
+        bits = kernels.bits_of(x[i] - previous[i])
+        top = bits if bits > top else top
         previous[i] = x[i]
-    return top
+    return kernels.of_bits(top)
 
 
 @register_jitable
-def _norm_block(x, g, lower, upper, lo, hi):
-    if not _all_finite(g[lo:hi]):
+def _norm_block(x, g, lower, upper):
+    top = kernels.largest(g)
+    if not top < inf:
         return inf
     if lower is None:
-        return np.float64(largest(g[lo:hi]))
+        return top
     else:
-        return np.float64(largest_projected(x[lo:hi], g[lo:hi], lower[lo:hi], upper[lo:hi]))
+        return _largest_projected(x, g, lower, upper)
 
 
 @register_jitable
@@ -142,11 +231,13 @@ def _verdict(control):
     return RUNNING
 
 
-def _observe(fun, rate, x, g, control, recent, best, lower, upper, average, previous, history):
+def _observe(
+    fun, rate, x, g, control, recent, best, lower, upper, average, previous, history, points
+):
     """Look at a newly evaluated point: keep what is to be kept of it, and say how the run stands.
 
-    ``average``, ``previous`` (needed by xtol) and ``history`` may be None. The norm is that of the
-    projected gradient, as in L-BFGS-B.
+    ``average``, ``previous`` (needed by xtol), ``history`` and ``points`` may be empty: not kept.
+    The norm is that of the projected gradient, as in L-BFGS-B.
     """
     now = control[0]
     now.nit += 1
@@ -154,11 +245,15 @@ def _observe(fun, rate, x, g, control, recent, best, lower, upper, average, prev
     norm = 0.0
     for b in prange(blocks):
         lo, hi = b * kernels.BLOCK, min(x.size, (b + 1) * kernels.BLOCK)
-        norm = max(norm, norm_block(x, g, lower, upper, lo, hi))
+        x_block, g_block = kernels.window(x, lo, hi), kernels.window(g, lo, hi)
+        low, high = kernels.cut(lower, lo, hi), kernels.cut(upper, lo, hi)
+        norm = max(norm, _norm_block(x_block, g_block, low, high))
     now.still = now.still + 1 if fun == now.fun and norm == now.norm else 0
     now.fun, now.norm = fun, norm
-    if history is not None:
-        history[0, now.nit], history[1, now.nit], history[2, now.nit] = fun, norm, rate
+    if history.size:
+        history[now.nit, 0], history[now.nit, 1], history[now.nit, 2] = fun, norm, rate
+    if points.size:
+        _copy(x, kernels.window(points, now.nit * x.size, (now.nit + 1) * x.size))
     if not (isfinite(fun) and isfinite(norm)):
         return NONFINITE
     # Of points with the same value, which is common in float32, the flattest is the best.
@@ -166,44 +261,108 @@ def _observe(fun, rate, x, g, control, recent, best, lower, upper, average, prev
         now.best_fun, now.best_norm, now.best_nit = fun, norm, now.nit
         for b in prange(blocks):
             lo, hi = b * kernels.BLOCK, min(x.size, (b + 1) * kernels.BLOCK)
-            best[0, lo:hi] = x[lo:hi]
-            best[1, lo:hi] = g[lo:hi]
-    if average is not None:
+            _copy(kernels.window(x, lo, hi), kernels.window(best, lo, hi))
+            _copy(kernels.window(g, lo, hi), kernels.window(best, x.size + lo, x.size + hi))
+    if average.size:
         weight = x.dtype.type(1 / (now.nit + 1))
         for i in prange(x.size):
             average[i] += weight * (x[i] - average[i])
-    if previous is not None:
+    if previous.size:
         moved = reach = 0.0
         for b in prange(blocks):
             lo, hi = b * kernels.BLOCK, min(x.size, (b + 1) * kernels.BLOCK)
-            reach = max(reach, np.float64(largest(x[lo:hi])))
-            moved = max(moved, np.float64(move(x[lo:hi], previous[lo:hi])))
+            reach = max(reach, kernels.largest(kernels.window(x, lo, hi)))
+            moved = max(moved, _move(kernels.window(x, lo, hi), kernels.window(previous, lo, hi)))
         now.moved, now.reach = moved, reach
-    now.window_fun, recent[now.nit % WINDOW] = recent[now.nit % WINDOW], now.best_fun
+    if now.ftol > 0:
+        now.window_fun, recent[now.nit % WINDOW] = recent[now.nit % WINDOW], now.best_fun
     return _verdict(control)
+
+
+def _look(fun, rate, x, g, *watch):
+    return observe(fun, rate, x, g, *watch)
+
+
+def _evaluate(x, g, address, data, block):
+    fun = native.evaluate_at(address, x, g, data)
+    if block[native.FAILED]:
+        raise native.Raised
+    block[native.CALLS] += 1
+    return fun
 
 
 @functools.cache
 def compile_observe(*, parallel: bool, nogil: bool) -> Any:
     """Compile `_observe` for the CPU."""
-    # A maximum has the same bits in any order. These flags let it use vectors; they are allowed
-    # only because each function is called on numbers already known to be finite.
-    ordered: dict[str, Any] = {"cache": False, "fastmath": {"nnan", "nsz"}}
-    largest = kernels.jit(_largest, **ordered)
-    block = kernels.lift(
-        _norm_block,
-        "",
-        largest=largest,
-        largest_projected=kernels.jit(_largest_projected, **ordered),
-    )
-    observe = kernels.lift(
-        _observe,
-        f"{parallel:d}{nogil:d}_{kernels.source_salt()}",
-        norm_block=kernels.jit(block, cache=False),
-        largest=largest,
-        move=kernels.jit(_move, **ordered),
-    )
-    return kernels.jit(observe, parallel=parallel, nogil=nogil)
+    salt = f"{parallel:d}{nogil:d}_{kernels.source_salt()}"
+    return kernels.jit(kernels.lift(_look, salt, observe=_observe_part(parallel)), nogil=nogil)
+
+
+@functools.cache
+def _observe_part(parallel: bool) -> Any:
+    return kernels.part(_observe, parallel=parallel)
+
+
+def bind(rule: Rule, evaluate: Any, *, parallel: bool, nogil: bool) -> Callable[..., int]:
+    """The loop around an objective that Python calls."""
+    names = tuning.compile_parts(rule, parallel=parallel, nogil=nogil)
+    names["step"] = kernels.compile_step(rule, parallel=parallel, nogil=nogil)
+    names["observe"] = compile_observe(parallel=parallel, nogil=nogil)
+    names["evaluate"] = evaluate
+    searching = kernels.lift(search, "", **names)
+    return kernels.lift(run, "", borrow=lambda arrays: arrays, search=searching, **names)
+
+
+def compile_rows(rule: Rule) -> Any:
+    """Compile `solve_rows` for objectives that are called by address."""
+    return _compile_rows(type(rule), len(rule.state_names))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _compile_rows(rule: type[Rule], slots: int) -> Any:
+    salt = kernels.rule_salt(rule)
+    evaluate, observe = kernels.part(_evaluate), _observe_part(False)
+    lifted = {
+        "first": kernels.lift(first, "", evaluate=evaluate, observe=observe),
+        "run": _lifted_run(rule, slots, False, ""),
+        "choose": choose,
+    }
+    names = {name: kernels.part(function, inline=False) for name, function in lifted.items()}
+    names["evaluate"] = evaluate
+    names["borrow"] = native.borrow
+    whole = kernels.lift(solve_rows, f"{rule.__name__}_{slots}_{salt}", **names)
+    return kernels.jit(whole, cache=salt is not None, nogil=True)
+
+
+def compile_run(rule: Rule, *, parallel: bool) -> Any:
+    """Compile the loop around an objective that is called by address.
+
+    It takes what `run` takes; its ``objective`` is the address, the data and the block of a
+    `numbelief.native.Objective`.
+    """
+    return _compile_run(type(rule), len(rule.state_names), parallel)  # type: ignore[arg-type]
+
+
+@functools.cache
+def _compile_run(rule: type[Rule], slots: int, parallel: bool) -> Any:
+    salt = kernels.rule_salt(rule)
+    name = f"{rule.__name__}_{slots}_{parallel:d}_{salt}"
+    whole = _lifted_run(rule, slots, parallel, name)
+    return kernels.jit(whole, cache=salt is not None, nogil=True)
+
+
+def _lifted_run(rule: type[Rule], slots: int, parallel: bool, salt: str) -> Any:
+    """`run`, for machine code."""
+    names = {
+        "borrow": native.borrow,
+        "evaluate": kernels.part(_evaluate),
+        "step": kernels.compile_advance(rule, slots, parallel),  # type: ignore[arg-type]
+        "observe": _observe_part(parallel),
+        **tuning.parts(rule, slots, parallel),  # type: ignore[arg-type]
+    }
+    # Not in line: the variables of both loops do not fit into the registers of one.
+    names["search"] = kernels.part(kernels.lift(search, "", **names), inline=False)
+    return kernels.lift(run, salt, **names)
 
 
 @functools.cache

@@ -1,13 +1,12 @@
 """minimize: SciPy's interface around the loop, and the door by which a rule is a SciPy method."""
 
 import contextlib
-import difflib
 import math
 import os
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -15,9 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import OptimizeResult, OptimizeWarning
 
-from numbelief import checkpoint, kernels, loop
-from numbelief.checks import as_first_point, integer, real
+from numbelief import checkpoint, kernels, loop, native, tuning
+from numbelief.checks import as_first_point
 from numbelief.optimizer import Optimizer, resolve_set
+from numbelief.options import Options, read_options
 from numbelief.problem import Problem
 from numbelief.rules import Rule
 from numbelief.sets import Box
@@ -36,52 +36,6 @@ _MESSAGES = {
 }
 # Between two looks at the clock; the look itself costs a few microseconds.
 _LOOK_EVERY_S = 0.02
-_MOST_STEPS = 1024
-
-
-@dataclass(frozen=True)
-class _Options:
-    """The options that are not hyperparameters, checked."""
-
-    maxiter: int = 10_000
-    gtol: float = 1e-5
-    ftol: float = 0.0
-    xtol: float = 0.0
-    maxtime: float = math.inf
-    target: float = -math.inf
-    disp: bool = False
-    return_all: bool = False
-    history: bool = False
-    progress: bool = False
-    iterate: str = "best"
-    checkpoint: Any = None
-    checkpoint_every: int = 1000
-    resume: Any = False
-    finite_difference: Any = None
-    max_norm: float | None = None
-    max_value: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("maxiter", "checkpoint_every"):
-            object.__setattr__(self, name, integer(name, getattr(self, name)))
-        for name in ("gtol", "ftol", "xtol", "maxtime", "target"):
-            low = -math.inf if name == "target" else 0.0
-            object.__setattr__(self, name, real(name, getattr(self, name), low))
-        if self.checkpoint_every == 0:
-            raise ValueError("checkpoint_every must be at least 1, got 0")
-        if self.iterate not in ("best", "last", "average"):
-            raise ValueError(f"iterate must be 'best', 'last' or 'average', got {self.iterate!r}")
-        if self.checkpoint is not None:
-            path = checkpoint.as_path("checkpoint", self.checkpoint, writable=True)
-            object.__setattr__(self, "checkpoint", path)
-        if isinstance(self.resume, (bool, np.bool)):
-            object.__setattr__(self, "resume", bool(self.resume))
-        else:
-            object.__setattr__(self, "resume", checkpoint.as_path("resume", self.resume))
-        if self.resume is True and self.checkpoint is None:
-            raise ValueError(
-                "resume=True continues from the file checkpoint=..., which is not given"
-            )
 
 
 def minimize(
@@ -100,7 +54,8 @@ def minimize(
     r"""Minimize a function of many variables with a first-order rule, as ``scipy.optimize`` would.
 
     From :math:`x_0`, repeat :math:`x_{k+1} = \Pi(x_k - \eta_k d_k)` with the direction and rates of
-    the rule, and return the best point.
+    the rule, and return the best point. Around functions that Numba compiled the whole loop runs in
+    machine code, to the same bits.
 
     Parameters
     ----------
@@ -112,11 +67,11 @@ def minimize(
         First point, never written to. float32 stays float32; integers become float64; a scalar is
         one variable.
     args : tuple, optional
-        Further arguments of fun and jac.
+        Further arguments of fun and jac; numbers and arrays where these are compiled.
     method : str or Rule, default "adabelief"
         A rule such as ``AdaBelief(learning_rate=0.1)``, or its lower-case name; with a name, its
-        hyperparameters may stand in options. A rule without a learning rate has its
-        ``default_rate``.
+        hyperparameters may stand in options. A rate that is given is used as given. A rule without
+        one finds it by itself (``learning_rate="auto"``, see Notes).
     jac : callable, bool or str, optional
         ``jac(x, *args) -> g`` of shape (n,): any array that NumPy or DLPack converts (lists, other
         dtypes, read-only or strided arrays, JAX arrays, PyTorch CPU tensors). True, "inplace": see
@@ -161,6 +116,8 @@ def minimize(
             ``checkpoint`` file if it exists already.
         finite_difference : dict, optional
             ``{"rel_step": h}`` or ``{"abs_step": h}``; SciPy's steps otherwise.
+        compiled : bool, optional
+            False runs Python's loop around compiled functions, too; True refuses others.
     feasible_set : Box, optional
         The bounds as a set; give one of the two.
 
@@ -182,11 +139,28 @@ def minimize(
     Warns
     -----
     OptimizeWarning
-        An option is not known, or x0 lies outside the bounds.
+        An option is not known; x0 lies outside the bounds; a weight decay comes without a rate.
+
+    Notes
+    -----
+    With ``learning_rate="auto"`` the rule's step is the preconditioner of a limited-memory
+    quasi-Newton method with a line search: the last 8 steps correct the gradient that the rule sees
+    and the displacement that it answers with, and a step is shortened until fun falls. No accepted
+    point is worse than the one before (beyond rounding); an iteration may evaluate fun more than
+    once; the units of fun and x do not matter, except for the tolerances; 18 arrays of the size of
+    x are kept. It needs a fun that gives the same value twice: give a rate where fun is random.
+    Weight decay is no part of fun, which the line search looks at, and is left out. The method and
+    its sources stand at the top of ``numbelief/tuning.py``.
 
     Examples
     --------
     >>> import numpy as np, numbelief
+    >>> res = numbelief.minimize(lambda x: ((x - 3) ** 2).sum(), [0.0], jac=lambda x: 2 * (x - 3))
+    >>> res.success, res.x.round(4)
+    (True, array([3.]))
+
+    With a rate of one's own, the rule's paper to the letter:
+
     >>> res = numbelief.minimize(
     ...     lambda x: ((x - 3) ** 2).sum(),
     ...     np.zeros(4),
@@ -196,35 +170,44 @@ def minimize(
     >>> res.success, res.x.round(4)
     (True, array([3., 3., 3., 3.]))
     """
-    rule, settings = _read_options(method, tol, options)
+    rule, settings = read_options(method, tol, options)
     x = as_first_point(x0)
     box = resolve_set(feasible_set, bounds, x.size)
-    if box is not None:
-        limits = box.limits(x.size, x.dtype)
-        clipped = np.clip(x, *limits)
-        # To the precision of x: a float32 bound may lie one rounding inside the one given.
-        if not box.contains(x, tol=np.spacing(np.abs(x))):
-            warnings.warn(
-                "Initial guess is not within the specified bounds", OptimizeWarning, stacklevel=2
-            )
-        x = clipped
+    x = clip_to(box, x)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
-    problem = Problem(fun, jac, args, x.size, box, settings.finite_difference)
-    run = _Run(problem, rule, x, box, settings)
+    problem = Problem(fun, jac, args, x, box, settings.finite_difference, settings.compiled)
+    run = Run(problem, rule, x, box, settings)
     return run.go(_Hooks(type(rule).__name__, callback, settings))
 
 
-class _Run:
+def clip_to(box: Box | None, x: NDArray[Any]) -> NDArray[Any]:
+    """First points moved into the bounds, with a warning where they were not."""
+    if box is None:
+        return x
+    # To the precision of x: a float32 bound may lie one rounding inside the one given.
+    inside = np.isfinite(x)
+    if not box.contains(np.where(inside, x, box.project(x)), tol=np.spacing(np.abs(x))):
+        message = "Initial guess is not within the specified bounds"
+        warnings.warn(message, OptimizeWarning, stacklevel=3)
+    lower, upper = box.limits(x.shape[-1], x.dtype)
+    clipped: NDArray[Any] = np.clip(x, lower, upper)
+    return clipped
+
+
+class Run:
     """A minimization between its points: the arrays of the loop, and what is made of them."""
 
     def __init__(
-        self, problem: Problem, rule: Rule, x: NDArray[Any], box: Box | None, settings: _Options
+        self, problem: Problem, rule: Rule, x: NDArray[Any], box: Box | None, settings: Options
     ) -> None:
         n, dtype = x.size, x.dtype
         self.problem = problem
         self.settings = settings
         self.x, self.g = x, np.zeros_like(x)
+        self.automatic = rule.learning_rate is None
+        if self.automatic:  # the search looks at fun, to which no decay belongs
+            rule = replace(rule, weight_decay=0.0)
         self.optimizer = Optimizer(
             rule, x, feasible_set=box, max_norm=settings.max_norm, max_value=settings.max_value
         )
@@ -237,25 +220,32 @@ class _Run:
             goal=settings.target,
         )
         self.kept: dict[str, NDArray[Any]] = {
-            "recent": np.zeros(loop.WINDOW),
+            "recent": np.full(loop.WINDOW, math.inf),
             "best": np.zeros((2, n), dtype),
         }
-        if settings.iterate == "average":
-            self.kept["average"] = np.zeros(n, dtype)
-        if settings.xtol > 0:
-            self.kept["previous"] = x.copy()
-        if settings.history:
-            self.kept["history"] = np.full((3, 1), math.nan)
-        if settings.return_all:
-            self.kept["allvecs"] = np.empty((0, n), dtype)
-        self.allvecs: list[NDArray[Any]] = []
+        n = x.size
+        shapes = {"average": (n,), "previous": (n,), "history": (1, 3), "allvecs": (1, n)}
+        wanted = {
+            "average": settings.iterate == "average",
+            "previous": settings.xtol > 0,
+            "history": settings.history,
+            "allvecs": settings.return_all,
+        }
+        for name, shape in shapes.items():
+            kind = float if name == "history" else dtype
+            # An empty array is not kept: not None, so that no option has a kernel of its own.
+            self.kept[name] = np.zeros(shape if wanted[name] else (0, *shape[1:]), kind)
+        in_units = settings.max_norm is not None or settings.max_value is not None
+        self.tuner = tuning.new_tuner(x, on=self.automatic, scaled=not in_units)
+        self.kept |= dict(zip(("search", "base", "pairs", "products"), self.tuner, strict=True))
         self.status = loop.RUNNING
         self.began = time.perf_counter()
 
     # ---- advancing
 
-    def go(self, hooks: "_Hooks") -> OptimizeResult:
+    def go(self, hooks: "_Hooks | None" = None) -> OptimizeResult:
         """Run to the end; on an exception, attach the result so far to it."""
+        hooks = hooks or _Hooks("", None, replace(self.settings, progress=False))
         try:
             self._begin()
             message = None
@@ -267,16 +257,12 @@ class _Run:
                     break
                 steps = hooks.limit(self, steps)
                 self.advance(steps)
-                if self.settings.return_all:
-                    self.allvecs.append(self.x.copy())
                 try:
                     hooks.after(self)
                 except StopIteration:
                     self.status = _STOPPED
                 per_step = (time.perf_counter() - started) / steps
-                steps = max(
-                    1, min(_MOST_STEPS, 2 * steps, int(_LOOK_EVERY_S / max(per_step, 1e-9)))
-                )
+                steps = max(1, min(16 * steps, int(_LOOK_EVERY_S / max(per_step, 1e-9))))
                 self._save_if_due()
             if self.settings.checkpoint is not None:
                 self.save()
@@ -292,8 +278,12 @@ class _Run:
 
     def advance(self, count: int) -> None:
         """Take at most so many steps, fewer if the run ends."""
-        rates = self.optimizer.rates(count)
-        self.status = self._loop(loop.run, rates)
+        self._make_room(count)
+        self.status = self._loop(self.rates(count))
+
+    def rates(self, count: int) -> NDArray[np.float64]:
+        """The rates of the next steps; NaN for an automatic one."""
+        return np.full(count, math.nan) if self.automatic else self.optimizer.rates(count)
 
     def _begin(self) -> None:
         """Evaluate the first point, or take up a saved run."""
@@ -303,35 +293,55 @@ class _Run:
         if source:
             self._resume(source)
             return
-        self.status = self._loop(_first)
-        if self.settings.return_all:
-            self.allvecs.append(self.x.copy())
+        fun = self.problem.first(self.x, self.g)
+        self.status = self._observe()(fun, math.nan, self.x, self.g, *self.watch())
 
-    def _loop(self, body: Callable[..., int], rates: list[float] | None = None) -> int:
-        """Call the loop, or what it does at the first point, with everything it takes."""
-        opt = self.optimizer
-        large = opt.x.size >= kernels.RELEASE_GIL_FROM
+    def _loop(self, rates: NDArray[np.float64]) -> int:
+        """Run the loop: in machine code around a compiled objective, else in Python."""
+        opt, problem = self.optimizer, self.problem
         parallel = opt.runs_parallel()
-        observe = loop.compile_observe(parallel=parallel, nogil=large)
-        rates = [] if rates is None else rates
-        self._make_room(len(rates))
-        lower, upper = opt.limits
-        watch = (
-            self.control, self.kept["recent"], self.kept["best"], lower, upper,
-            self.kept.get("average"), self.kept.get("previous"), self.kept.get("history"),
-        )  # fmt: skip
-        return body(
-            self.problem.evaluate, opt.kernel(parallel=parallel), observe, rates,
-            self.x, self.g, *opt.arrays, opt.options, watch,
-        )  # fmt: skip
+        arrays = (rates, self.x, self.g, *opt.arrays, opt.options, self.watch(), self.tuner)
+        if problem.native is None:
+            large = self.x.size >= kernels.RELEASE_GIL_FROM
+            run = loop.bind(opt.rule, problem.evaluate, parallel=parallel, nogil=large)
+            return int(run(*arrays, ()))
+        run = loop.compile_run(opt.rule, parallel=parallel)
+        data, block, _alive = problem.native.block(self.x.size)
+        try:
+            status = int(run(*arrays, (problem.native.address, data, block)))
+        except native.Raised:
+            problem.evaluate(self.x, self.g)
+            raise RuntimeError(
+                "fun or jac raised in machine code, and not when called again"
+            ) from None
+        finally:
+            problem.nfev += int(block[native.CALLS])
+            problem.njev += int(block[native.CALLS])
+        return status
+
+    def _observe(self) -> Any:
+        large = self.x.size >= kernels.RELEASE_GIL_FROM
+        return loop.compile_observe(parallel=self.optimizer.runs_parallel(), nogil=large)
+
+    def watch(self) -> tuple[Any, ...]:
+        """What the loop keeps of the points it sees."""
+        optional = (self.kept[name] for name in ("average", "previous", "history", "allvecs"))
+        return (
+            self.control,
+            self.kept["recent"],
+            self.kept["best"],
+            *self.optimizer.limits,
+            *optional,
+        )
 
     def _make_room(self, count: int) -> None:
-        if (history := self.kept.get("history")) is not None:
-            needed = self.nit + 1 + max(count, 1)
-            if needed > history.shape[1]:
-                larger = np.full((3, 2 * needed), math.nan)
-                larger[:, : history.shape[1]] = history
-                self.kept["history"] = larger
+        """Let history and allvecs hold the points of so many steps more."""
+        needed = self.nit + 1 + count
+        for name in ("history", "allvecs"):
+            old = self.kept[name]
+            if 0 < len(old) < needed:
+                self.kept[name] = np.empty((2 * needed, old.shape[1]), old.dtype)
+                self.kept[name][: len(old)] = old
 
     # ---- figures
 
@@ -343,11 +353,12 @@ class _Run:
     def result(self, message: str | None = None, iterate: str | None = None) -> OptimizeResult:
         """What is known now, as SciPy's result."""
         iterate = iterate or self.settings.iterate
-        found = bool(np.isfinite(self.control["best_fun"][0]))
-        x, g, fun = self.x.copy(), self.g.copy(), float(self.control["fun"][0])
-        if found and (iterate == "best" or self.status == loop.NONFINITE):
+        x, g = self.x.copy(), self.g.copy()
+        fun = float(self.control["fun"][0])
+        which: int = loop.choose(loop.ITERATES[iterate], self.status, self.control)
+        if which == loop.BEST:
             (x, g), fun = self.kept["best"].copy(), float(self.control["best_fun"][0])
-        elif found and iterate == "average":
+        elif which == loop.AVERAGE:
             x = self.kept["average"].copy()
             fun = self.problem.evaluate(x, g)
         if message is None:
@@ -369,9 +380,9 @@ class _Run:
             message=message,
         )
         if self.settings.return_all:
-            result["allvecs"] = list(self.allvecs)
+            result["allvecs"] = list(self.kept["allvecs"][: self.nit + 1].copy())
         if self.settings.history:
-            values = self.kept["history"][:, : self.nit + 1].copy()
+            values = self.kept["history"][: self.nit + 1].T.copy()
             names = ("fun", "gradient_norm", "learning_rate")
             result["history"] = OptimizeResult(zip(names, values, strict=True))
         return result
@@ -392,8 +403,6 @@ class _Run:
             "nfev": self.problem.nfev,
             "njev": self.problem.njev,
         }
-        if self.settings.return_all:
-            self.kept["allvecs"] = np.array(self.allvecs)
         arrays |= {"g": self.g, "control": self.control, **self.kept}
         checkpoint.write(self.settings.checkpoint, header, arrays)
 
@@ -403,10 +412,6 @@ class _Run:
 
     def _resume(self, source: Any) -> None:
         header, arrays = checkpoint.read(source, _KIND)
-        missing = [name for name in self.kept if name not in arrays]
-        if missing:
-            raise ValueError(f"the checkpoint was written without {', '.join(missing)}: "
-                             "resume with the options of the first run")  # fmt: skip
         box = self.optimizer.box
         restored = Optimizer.from_snapshot(header, arrays, self.x, rule=self.optimizer.rule)
         if box is not None or restored.box is not None:
@@ -418,13 +423,18 @@ class _Run:
                 "the checkpoint does not match: (max_norm, max_value) = "
                 f"{restored.options[1:3]} in the file, {self.optimizer.options[1:3]} given"
             )
+        wanted = [name for name, mine in self.kept.items() if mine.size]
+        missing = [name for name in wanted if not arrays.get(name, np.empty(0)).size]
+        if missing:
+            raise ValueError(f"the checkpoint was written without {', '.join(missing)}: "
+                             "resume with the options of the first run")  # fmt: skip
         self.optimizer = restored
         self.g[...] = arrays["g"]
         for name in loop.FIGURES:
             self.control[name] = arrays["control"][name]
-        for name in self.kept:
+        for name in wanted:
             self.kept[name] = arrays[name]
-        self.allvecs = list(self.kept.get("allvecs", ()))
+        self.tuner = tuple(self.kept[name] for name in ("search", "base", "pairs", "products"))
         self.problem.nfev, self.problem.njev = header["nfev"], header["njev"]
         finite = math.isfinite(self.control["fun"][0]) and math.isfinite(self.control["norm"][0])
         self.status = loop.NONFINITE
@@ -435,22 +445,23 @@ class _Run:
 class _Hooks:
     """What happens between iterations: the callback and the progress bar."""
 
-    def __init__(self, name: str, callback: Callable[..., Any] | None, settings: _Options) -> None:
+    def __init__(self, name: str, callback: Callable[..., Any] | None, settings: Options) -> None:
         self._callback = callback
         self._by_keyword = callback is not None and _takes_result(callback)
-        self._bar = _progress_bar(name, settings.maxiter) if settings.progress else None
+        self._bar = progress_bar(name, settings.maxiter, settings)
 
-    def limit(self, run: _Run, steps: int) -> int:
+    def limit(self, run: Run, steps: int) -> int:
         """How many steps may be taken before the next look."""
         settings = run.settings
-        if self._callback is not None or settings.return_all or settings.maxtime < math.inf:
+        one_by_one = settings.maxtime < math.inf and run.problem.native is None
+        if self._callback is not None or one_by_one:
             return 1
         steps = min(steps, settings.maxiter - run.nit)
         if settings.checkpoint is not None:
             steps = min(steps, settings.checkpoint_every - run.nit % settings.checkpoint_every)
         return steps
 
-    def after(self, run: _Run) -> None:
+    def after(self, run: Run) -> None:
         """Look at the point that the run stands at."""
         if self._bar is not None:
             self._bar.update(run.nit - self._bar.n)
@@ -471,12 +482,6 @@ class _Hooks:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def _first(evaluate: Any, step: Any, observe: Any, rates: Any, x: Any, g: Any, *rest: Any) -> int:
-    """The loop's beginning: look at x0."""
-    status: int = observe(evaluate(x, g), math.nan, x, g, *rest[-1])
-    return status
 
 
 def scipy_method(
@@ -514,39 +519,6 @@ Rule.__call__ = scipy_method
 # ---- reading the arguments ---------------------------------------------------------------------
 
 
-def _read_options(
-    method: Any, tol: float | None, options: dict[str, Any] | None
-) -> tuple[Rule, _Options]:
-    if not isinstance(options, (dict, type(None))):
-        raise TypeError(f"options must be a dict, got {options!r}")
-    given = dict(options or {})
-    hyperparameters: dict[str, Any] = {}
-    if isinstance(method, str):
-        kind = Rule.registry.get(method.lower())
-        if kind is None:
-            near = difflib.get_close_matches(method.lower(), Rule.registry, n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-            raise ValueError(
-                f"unknown method {method!r}: {hint}known are {', '.join(Rule.registry)}"
-            )
-        names = {f.name for f in fields(kind) if f.init}
-        hyperparameters = {name: given.pop(name) for name in list(given) if name in names}
-        rule = kind(**hyperparameters)
-    elif isinstance(method, Rule):
-        rule = method
-    else:
-        raise TypeError(f"method must be a rule such as AdaBelief() or its name, got {method!r}")
-    known = {f.name for f in fields(_Options)}
-    unknown = [name for name in given if name not in known]
-    if unknown:
-        message = f"Unknown solver options: {', '.join(map(str, unknown))}"
-        warnings.warn(message, OptimizeWarning, stacklevel=3)
-    if tol is not None:
-        given.setdefault("gtol", real("tol", tol, 0.0))
-    given = {name: value for name, value in given.items() if name in known and value is not None}
-    return rule, _Options(**given)
-
-
 def _takes_result(callback: Callable[..., Any]) -> bool:
     try:
         return set(signature(callback).parameters) == {"intermediate_result"}
@@ -554,7 +526,10 @@ def _takes_result(callback: Callable[..., Any]) -> bool:
         return False
 
 
-def _progress_bar(name: str, total: int) -> Any:
+def progress_bar(name: str, total: int, settings: Options) -> Any:
+    """A bar for so many steps, or None if the options ask for none."""
+    if not settings.progress:
+        return None
     try:
         from tqdm import tqdm
     except ImportError as error:

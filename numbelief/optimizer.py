@@ -1,6 +1,5 @@
 """Optimizer: one rule bound to one parameter array, for people who own their loop."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -173,7 +172,7 @@ class Optimizer:
         nogil = parallel or self._x.size >= kernels.RELEASE_GIL_FROM
         return kernels.compile_step(self.rule, parallel=parallel, nogil=nogil)
 
-    def rates(self, count: int) -> list[float]:
+    def rates(self, count: int) -> NDArray[np.float64]:
         """The learning rates of the next steps.
 
         Raises
@@ -182,22 +181,8 @@ class Optimizer:
             The schedule returned something other than a finite number of at least 0.
         """
         if self._schedule is None:
-            return [self._rate] * count
-        first = self.t + 1
-        rates = []
-        for t in range(first, first + count):
-            rate = self._schedule(t)
-            try:
-                rate = float(rate)
-                valid = math.isfinite(rate) and rate >= 0
-            except (TypeError, ValueError):
-                valid = False
-            if not valid:
-                raise ValueError(
-                    f"learning_rate({t}) must be a finite number of at least 0, got {rate!r}"
-                )
-            rates.append(rate)
-        return rates
+            return np.full(count, self._rate)
+        return kernels.tabulate(self._schedule, self.t + 1, count)
 
     def _refuse_sharing(self, with_x: bool, with_state: bool) -> None:
         if with_x or with_state:

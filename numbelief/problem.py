@@ -1,15 +1,19 @@
 """What the user gave (fun, jac, args) as one object that evaluates, counts and checks."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from numbelief import native
 from numbelief.checks import as_array, as_gradient, as_scalar
 from numbelief.sets import Box
 
 _DIFFERENCES = ("2-point", "3-point", "cs")
+# A compiled function that writes past its array is caught if it stays within so many numbers.
+_MARGIN = 64
 
 
 class Problem:
@@ -19,12 +23,14 @@ class Problem:
     ----------
     fun, jac, args
         As in `numbelief.minimize`.
-    n : int
-        Number of variables.
+    x : ndarray of shape (n,)
+        A point: its size and dtype are those of all points to come.
     box : Box or None
         Finite differences stay inside it.
     finite_difference : dict or None
         ``rel_step`` or ``abs_step`` of the differences.
+    compiled : bool or None
+        Whether a loop in machine code shall call the functions; None: if they are compiled.
 
     Attributes
     ----------
@@ -33,28 +39,31 @@ class Problem:
     evaluate : callable
         ``evaluate(x, g)`` returns fun(x) as a float and fills g. The user's functions get copies of
         x, so that they may keep or change them.
+    native : numbelief.native.Objective or None
+        The same for a loop in machine code.
     """
 
     def __init__(
         self,
-        fun: Callable[..., Any],
+        fun: Any,
         jac: Any,
         args: Any,
-        n: int,
+        x: NDArray[Any],
         box: Box | None = None,
         finite_difference: dict[str, Any] | None = None,
+        compiled: bool | None = None,
     ) -> None:
-        if not callable(fun):
+        if not (callable(fun) or native.is_compiled(fun)):
             raise TypeError(f"fun must be callable, got {fun!r}")
-        self.fun = fun
-        self.jac = jac
-        self.args = args if isinstance(args, tuple) else (args,)
+        self._given = args if isinstance(args, tuple) else (args,)
+        self.args = self._of_row(0)
+        self.fun, self.jac = (self._callable(function, jac, x) for function in (fun, jac))
         self.nfev = 0
         self.njev = 0
         self._box = box
-        self._step_option = _difference_step(finite_difference, n)
+        self._step_option = _difference_step(finite_difference, x.size)
         self.evaluate: Callable[[NDArray[Any], NDArray[Any]], float]
-        if callable(jac):
+        if callable(jac) or native.is_compiled(jac):
             self.evaluate = self._separate
         elif jac is True:
             self.evaluate = self._together
@@ -72,6 +81,61 @@ class Problem:
                 )
         else:
             raise TypeError(f"jac must be a callable, True, a string or None, got {jac!r}")
+        self.native = self._compile(fun, jac, compiled, x)
+
+    def of_row(self, row: int) -> "Problem":
+        """The same with row i of each argument that is `numbelief.native.PerRow`."""
+        problem = copy.copy(self)
+        problem.args = self._of_row(row)
+        problem.nfev = problem.njev = 0
+        problem.evaluate = getattr(problem, self.evaluate.__name__)
+        return problem
+
+    def _of_row(self, row: int) -> tuple[Any, ...]:
+        return tuple(a.data[row] if isinstance(a, native.PerRow) else a for a in self._given)
+
+    def _callable(self, function: Any, jac: Any, x: NDArray[Any]) -> Any:
+        """A user's function as Python calls it."""
+        if not native.is_c_function(function):
+            return native.as_dispatcher(function)
+        if jac != "inplace" or self.args:
+            raise TypeError(
+                "a C function fills the gradient and takes no args: it needs jac='inplace' and "
+                f"args=(), got jac={jac!r}, args={self.args!r}"
+            )
+        return native.CFunction(function, x.dtype)
+
+    def _compile(
+        self, fun: Any, jac: Any, compiled: bool | None, x: NDArray[Any]
+    ) -> native.Objective | None:
+        """The objective for a loop in machine code, if there shall be one."""
+        separate = callable(jac) or native.is_compiled(jac)
+        possible = native.is_compiled(fun) and (
+            native.is_compiled(jac) if separate else jac is True or jac == "inplace"
+        )
+        half = separate and native.is_compiled(fun)
+        if compiled is False or not (possible or compiled or half):
+            return None
+        if not possible:
+            name, given = ("jac", jac) if native.is_compiled(fun) else ("fun", fun)
+            raise TypeError(
+                f"{name} must be compiled, as by numba.njit, for a loop in machine code, got "
+                f"{given!r}; options={{'compiled': False}} runs Python's loop around any function"
+            )
+        form = "separate" if separate else jac
+        return native.Objective(self.fun, self.jac, form, self._given, x.dtype)
+
+    def first(self, x: NDArray[Any], g: NDArray[Any]) -> float:
+        """Evaluate, and look whether a compiled function writes past the end of its gradient."""
+        if self.evaluate != self._inplace or self.native is None:
+            return self.evaluate(x, g)
+        padded = np.full(x.size + 2 * _MARGIN, -7.0, x.dtype)
+        fun = self.evaluate(x, padded[_MARGIN:-_MARGIN])
+        margins = padded[:_MARGIN], padded[-_MARGIN:]
+        if any((margin != -7.0).any() for margin in margins):
+            raise ValueError(f"fun must fill the {x.size} numbers of grad, and wrote beyond them")
+        g[:] = padded[_MARGIN:-_MARGIN]
+        return fun
 
     def _separate(self, x: NDArray[Any], g: NDArray[Any]) -> float:
         self.nfev += 1

@@ -24,7 +24,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from math import sqrt
 from typing import TYPE_CHECKING, Any, ClassVar
 
-Rate = float | Callable[[int], float]
+Rate = float | Callable[[int], float] | str
 
 # Where a hyperparameter may lie: (lowest, highest); the highest value itself is excluded.
 _RANGES = {
@@ -46,9 +46,10 @@ class Rule:
 
     Parameters
     ----------
-    learning_rate : float or callable, optional
-        Step size :math:`\alpha`, or a schedule that maps the step number (from 1) to it. None, the
-        default, stands for ``default_rate``, the value of the rule's paper.
+    learning_rate : float, callable or "auto", optional
+        Step size :math:`\alpha`, or a schedule that maps the step number (from 1) to it. "auto",
+        the same as None and the default, leaves it open: `numbelief.minimize` then finds the rate
+        by itself, and `numbelief.Optimizer` takes ``default_rate``, the value of the rule's paper.
     weight_decay : float, default 0
         Decay :math:`\lambda \ge 0`.
     decoupled : bool, default False
@@ -89,6 +90,9 @@ class Rule:
         for f in fields(self):
             value = getattr(self, f.name)
             if f.name == "segments" or (f.name == "learning_rate" and _is_free(value)):
+                continue
+            if f.name == "learning_rate" and isinstance(value, str) and value == "auto":
+                object.__setattr__(self, f.name, None)
                 continue
             checked = (
                 _flag(f.name, value) if isinstance(f.default, bool) else _number(f.name, value)

@@ -3,7 +3,8 @@ r"""Learning-rate schedules: the number of a step, counted from 1, to its learni
 A schedule is a small frozen dataclass with a lower-case name, made like a function call and given
 as ``learning_rate``; any callable of one integer works too, as long as it depends on nothing else:
 `numbelief.minimize` may ask for the rates of some steps ahead. Where a published schedule counts
-from 0, the first step is its 0.
+from 0, the first step is its 0. Each schedule is one static function ``at(t, *numbers)`` in plain
+arithmetic: ``kernels.tabulate`` compiles it, so that a run's rates need no Python.
 
 >>> from numbelief import schedules
 >>> rate = schedules.warmup(schedules.inverse_sqrt(0.1), steps=2)
@@ -49,8 +50,17 @@ class Schedule:
             whole = f.name in ("every", "steps", "T_0")
             object.__setattr__(self, f.name, int(number) if whole else number)
 
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """What `at` takes after t."""
+        return tuple(float(getattr(self, f.name)) for f in fields(self))
+
     def __call__(self, t: int) -> float:
-        raise NotImplementedError
+        return float(self.at(t, *self.numbers))
+
+    @staticmethod
+    def at(t, *numbers):
+        raise NotImplementedError("a schedule defines at(t, *numbers)")
 
 
 @dataclass(frozen=True)
@@ -63,8 +73,9 @@ class constant(Schedule):
 
     rate: float
 
-    def __call__(self, t: int) -> float:
-        return float(self.rate)
+    @staticmethod
+    def at(t, rate):
+        return rate
 
 
 @dataclass(frozen=True)
@@ -77,8 +88,9 @@ class inverse_sqrt(Schedule):
 
     rate: float
 
-    def __call__(self, t: int) -> float:
-        return self.rate / math.sqrt(t)
+    @staticmethod
+    def at(t, rate):
+        return rate / math.sqrt(t)
 
 
 @dataclass(frozen=True)
@@ -93,8 +105,9 @@ class step_decay(Schedule):
     factor: float
     every: int
 
-    def __call__(self, t: int) -> float:
-        return self.rate * self.factor ** ((t - 1) // self.every)
+    @staticmethod
+    def at(t, rate, factor, every):
+        return rate * math.pow(factor, (t - 1) // every)
 
 
 @dataclass(frozen=True)
@@ -108,8 +121,9 @@ class exponential(Schedule):
     rate: float
     factor: float
 
-    def __call__(self, t: int) -> float:
-        return self.rate * self.factor ** (t - 1)
+    @staticmethod
+    def at(t, rate, factor):
+        return rate * math.pow(factor, t - 1)
 
 
 @dataclass(frozen=True)
@@ -126,8 +140,10 @@ class cosine(Schedule):
     steps: int
     floor: float = 0.0
 
-    def __call__(self, t: int) -> float:
-        return _half_cosine(self.rate, self.floor, min(t - 1, self.steps) / self.steps)
+    @staticmethod
+    def at(t, rate, steps, floor):
+        share = min(t - 1, steps) / steps
+        return floor + 0.5 * (rate - floor) * (1 + math.cos(math.pi * share))
 
 
 @dataclass(frozen=True)
@@ -147,14 +163,15 @@ class sgdr(Schedule):
     T_mult: float = 1.0
     floor: float = 0.0
 
-    def __call__(self, t: int) -> float:
-        past, period = float(t - 1), float(self.T_0)
-        if self.T_mult == 1:
+    @staticmethod
+    def at(t, rate, T_0, T_mult, floor):
+        past, period = t - 1.0, T_0
+        if T_mult == 1:
             past %= period
         while past >= period:
             past -= period
-            period *= self.T_mult
-        return _half_cosine(self.rate, self.floor, past / period)
+            period *= T_mult
+        return floor + 0.5 * (rate - floor) * (1 + math.cos(math.pi * past / period))
 
 
 @dataclass(frozen=True)
@@ -174,7 +191,3 @@ class warmup(Schedule):
         if t <= self.steps:
             return self.schedule(1) * t / self.steps
         return self.schedule(t - self.steps)
-
-
-def _half_cosine(high: float, low: float, share: float) -> float:
-    return low + 0.5 * (high - low) * (1 + math.cos(math.pi * share))

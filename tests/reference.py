@@ -389,3 +389,75 @@ ORACLES = {
 def make(name, x, **options):
     """The oracle of the rule class called ``name``, bound to a copy of ``x``."""
     return ORACLES[name](x, **options)
+
+
+def automatic(name, fun, x0, iterations, *, bounds=None, memory=8, **options):
+    """The points of ``learning_rate="auto"``: limited-memory BFGS with a rule as its matrix.
+
+    Two-loop recursion (Nocedal & Wright, Numerical Optimization, algorithm 7.4) whose product with
+    :math:`H_0` is the rule's displacement, Armijo backtracking by cubic interpolation (equation
+    3.59), the approximate Wolfe condition of Hager & Zhang 2005 where fun is level to rounding.
+    Returns the accepted points, the values and the number of evaluations. ``fun`` gives (f, g).
+    """
+    lower, upper = (-np.inf, np.inf) if bounds is None else bounds
+    x = np.array(x0)
+    f, g = fun(x)
+    evaluations = 1
+    scale, reference = 1 / np.abs(g).max(), np.abs(g).max()
+
+    def fresh():
+        return make(name, x, learning_rate=1.0, bounds=bounds, **options)
+
+    def displacement(oracle, rate, gradient):
+        oracle.x, oracle.learning_rate = x.copy(), rate
+        oracle.step(gradient)
+        return oracle.x - x
+
+    reach = np.abs(x).max() or 10 * abs(f) / np.abs(g).max() / x.size
+    rate = 0.1 * reach / np.abs(displacement(fresh(), 1.0, g * scale)).max()
+    oracle, pairs, points, values = fresh(), [], [x], [f]
+    while len(values) <= iterations:
+        held = ((x <= lower) & (g > 0)) | ((x >= upper) & (g < 0))
+        q = np.where(held, 0, g)
+        alphas = []
+        for s, y in reversed(pairs):
+            alphas.append(s @ q / (s @ y))
+            q = q - alphas[-1] * y
+        p = displacement(oracle, rate, q * scale)
+        for (s, y), alpha in zip(pairs, reversed(alphas), strict=True):
+            p = p - (alpha + y @ p / (s @ y)) * s
+        p = np.clip(x + np.where(held, 0, p), lower, upper) - x
+        slope, length, trials = g @ p, 1.0, 0
+        while slope < 0:
+            new_f, new_g = fun(np.clip(x + length * p, lower, upper))
+            evaluations += 1
+            new_slope = new_g @ p
+            falls = new_f <= f + 1e-4 * length * slope
+            noise = 20 * np.finfo(x.dtype).eps * abs(f)
+            if falls or (new_f <= f + noise and abs(new_slope) <= 0.8 * abs(slope)):
+                break
+            trials += 1
+            assert trials < 20, "no test problem gets here"
+            share = 0.1
+            if np.isfinite(new_f) and np.isfinite(new_slope):
+                a, b = slope * length, new_slope * length
+                d1 = a + b - 3 * (new_f - f)
+                d2 = np.sqrt(max(d1 * d1 - a * b, 0))
+                share = np.clip(1 - (b + d2 - d1) / (b - a + 2 * d2), 0.1, 0.9)
+            length *= share
+        else:
+            assert pairs or oracle.t > 1, "no test problem gets here"
+            pairs, oracle = [], fresh()
+            continue
+        bend = new_slope - slope
+        rate *= np.clip(-length * slope / bend if bend > 0 else np.inf, 0.1, 10)
+        new_x = np.clip(x + length * p, lower, upper)
+        s, y = new_x - x, new_g - g
+        if s @ y > 0:
+            pairs = [*pairs, (s, y)][-memory:]
+        x, f, g = new_x, new_f, new_g
+        points.append(x)
+        values.append(f)
+        if np.abs(g).max() <= 0.1 * reference:
+            reference, oracle = np.abs(g).max(), fresh()
+    return points, values, evaluations

@@ -16,7 +16,8 @@ PACKAGE = pathlib.Path(numbelief.__file__).parent
 FLOORS = {
     "_version": 0, "rules": 0, "schedules": 0,
     "kernels": 1, "sets": 1, "checkpoint": 1, "checks": 1,
-    "optimizer": 2, "problem": 2, "loop": 3, "minimize": 4, "__init__": 9,
+    "native": 2, "tuning": 2, "options": 2, "optimizer": 2, "problem": 3, "loop": 3,
+    "minimize": 4, "many": 5, "__init__": 9,
 }  # fmt: skip
 BUILT_IN = {n: r for n, r in Rule.registry.items() if r.__module__ == "numbelief.rules"}
 

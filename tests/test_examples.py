@@ -95,6 +95,21 @@ def check_two_dimensional_paths(out, err):
     assert np.isclose(float(steps[1][0]), float(steps[7][0]))  # Adam, which does not
 
 
+def check_many_fits(out, err):
+    assert float(re.search(r"([\d.]+)% of the fits converged", out)[1]) > 99.9
+    assert abs(float(re.search(r"degree of freedom ([\d.]+)", out)[1]) - 1) < 0.015
+    errors = re.findall(r"^(?:amplitude|lifetime|offset).* ([\d.]+) +[\d.]+%$", out, re.MULTILINE)
+    assert len(errors) == 3
+    assert all(abs(float(error) - 1) < 0.06 for error in errors)
+
+
+def check_multi_start(out, err):
+    converged, starts = re.search(r"(\d+) of (\d+) problems terminated success", out).groups()
+    assert int(converged) >= 0.999 * int(starts)
+    assert "with the value -3.306868647475" in out  # as published, from 10 digits on
+    assert int(re.search(r"(\d+) of the 693 minima", out)[1]) >= 640
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path):
     for module in needs(path):
@@ -123,4 +138,4 @@ def test_example(path, tmp_path):
 
 
 def test_examples_are_found():
-    assert len(EXAMPLES) >= 5
+    assert len(EXAMPLES) >= 7

@@ -33,7 +33,7 @@ for rule in rules:
             code = "\\n".join(
                 text for signature, text in kernel.inspect_asm().items()
                 if signature[0].dtype.name == x.dtype.name
-                and (bounds is None) == (str(signature[9]) == "none")
+                and (bounds is None) == (str(signature[6][3]) == "none")
             )
             # The mnemonics of x86 carry a v where the machine has AVX.
             count = lambda mnemonic: len(re.findall(rf"\\bv?{mnemonic}\\b", code))

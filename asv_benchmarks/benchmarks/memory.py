@@ -3,7 +3,7 @@
 import resource
 import sys
 
-from numbelief import Optimizer, minimize
+from numbelief import AdaBelief, Optimizer, minimize
 from numbelief.rules import Rule
 
 from .common import RATE, numbers
@@ -51,6 +51,7 @@ class Peak:
         minimize(
             lambda x: (0.5 * float(x @ x), x),
             x0,
+            method=AdaBelief(RATE),
             jac=True,
             options={"maxiter": 5},
         )

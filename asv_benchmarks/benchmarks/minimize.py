@@ -17,8 +17,9 @@ def run(**arguments):
     """2000 iterations of AdaBelief on Rosenbrock's function, in Python."""
     options = OPTIONS | arguments.pop("options", {})
     return numbelief.minimize(
-        rosenbrock, START, jac=rosenbrock_gradient, options=options, **arguments
-    )
+        rosenbrock, START, (), numbelief.AdaBelief(1e-3), rosenbrock_gradient, options=options,
+        **arguments,
+    )  # fmt: skip
 
 
 def lbfgsb():

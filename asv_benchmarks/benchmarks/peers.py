@@ -1,6 +1,6 @@
 """Compare numbelief with its peers and print the README's speed table.
 
-    python asv_benchmarks/benchmarks/peers.py [--quick]
+    python asv_benchmarks/benchmarks/peers.py [--quick] [--only whole_loops many ...]
 
 All contestants run in this process, in turns, on the same numbers with the same hyperparameters and
 the same number of threads; figures are medians. Peers that are not installed are left out. --quick
@@ -28,6 +28,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # as asv does
 
 import numbelief
+from benchmarks import loops
 from benchmarks.common import (
     Step,
     first_call,
@@ -176,8 +177,9 @@ class Row:
             required, met = f"at least {self.at_least:g}", self.figure >= self.at_least
         unit = f" {self.unit}".rstrip()
         verdict = {True: "yes", False: "**no**"}.get(met, "")
+        figure = f"{self.figure:.3g}" if self.figure < 1000 else f"{self.figure:,.0f}"
         return (
-            f"| {self.work} | {self.measured} | {self.figure:.3g}{unit} "
+            f"| {self.work} | {self.measured} | {figure}{unit} "
             f"| {required}{unit if required else ''} | {verdict} |"
         )
 
@@ -259,7 +261,65 @@ def second_process(quick: bool) -> Iterator[Row]:
     yield Row("of which beyond importing numba", "", beyond, "s", at_most=0.3)
 
 
-TABLE = (large_steps, small_steps, crossover, minimize_overhead, second_process)
+def whole_loops(quick: bool) -> Iterator[Row]:
+    jax, torch = (importlib.util.find_spec(name) for name in ("optax", "torch"))
+    for n in loops.SIZES:
+        iterations = 1000 if quick else max(1000, 2_000_000 // (n + 20))
+        ours = loops.nanoseconds(loops.whole_loop, n, iterations)
+        work = f"whole loop compiled, AdaBelief on Rosenbrock, n = {n}: an iteration"
+        yield Row(work, "", ours, "ns", at_most=60 if n == 2 else None)
+        if jax:
+            theirs = loops.nanoseconds(loops.optax_loop, n, iterations)
+            work = "the same: times faster than `jax.lax.while_loop` around optax"
+            yield Row(work, f"{ours:.3g} against {theirs:.3g} ns", theirs / ours, at_least=1.5)
+        if torch and n == 2:
+            theirs = loops.nanoseconds(loops.torch_loop, n, 100)
+            work = "the same: times faster than a PyTorch loop around Adam"
+            yield Row(work, f"{ours:.3g} ns against {theirs / 1e3:.3g} µs", theirs / ours,
+                      at_least=1000)  # fmt: skip
+    loops.new_objective()
+    beyond = statistics.median(loops.new_objective() for _ in range(5))
+    work = "a new objective after the first: beyond compiling the objective itself"
+    yield Row(work, "", beyond, "ms", at_most=50)
+
+
+def many(quick: bool) -> Iterator[Row]:
+    count = 1000 if quick else 10_000
+    X0, some = loops.starts(count), loops.starts(count // 20)
+    ours = loops.seconds_of(loops.many_fits, X0) / count
+    solved = loops.share_solved(loops.many_fits(X0))
+    work = f"{count:,} Rosenbrock fits to gtol 1e-6 by `minimize_many`"
+    yield Row(work, f"{solved:.1%} solved", 1 / ours, "fits/s")
+    theirs = loops.seconds_of(loops.scipy_fits, some, rounds=3) / len(some)
+    solved = loops.share_solved(loops.scipy_fits(some))
+    measured = f"SciPy {1 / theirs:,.0f} fits/s, {solved:.1%} solved"
+    work = "the same: times faster than a loop over SciPy's L-BFGS-B"
+    yield Row(work, measured, theirs / ours, at_least=20)
+    if importlib.util.find_spec("optax"):
+        best = 0.0, 0.0, 0.0
+        for rate in (0.02, 0.05, 0.1):
+            solve = loops.vmapped(rate)
+            solved = loops.share_solved(solve(X0))
+            seconds = loops.seconds_of(solve, X0, rounds=3) / count
+            best = max(best, (round(solved, 3), 1 / seconds, rate))
+        measured = f"vmap {best[1]:,.0f} fits/s at the best rate {best[2]}, {best[0]:.1%} solved"
+        work = "the same: times faster than `jax.vmap` of the optax loop"
+        yield Row(work, measured, 1 / (best[1] * ours), at_least=4)
+    count = 10_000 if quick else 100_000
+    result = loops.pixel_fits(count)
+    ours = loops.seconds_of(loops.pixel_fits, count, rounds=3) / count
+    work = f"{count:,} three-parameter decay fits, one a row of data"
+    yield Row(work, f"{result.success.mean():.2%} converged", 1 / ours, "fits/s")
+    theirs = loops.seconds_of(loops.curve_fits, 300, rounds=3) / 300
+    work = "the same: times faster than a loop over `scipy.optimize.curve_fit`"
+    yield Row(work, f"SciPy {1 / theirs:,.0f} fits/s", theirs / ours)
+    work = "`minimize_many` on 10,000 Rosenbrock fits: two cores over one"
+    yield Row(work, "", loops.scaling(rounds=3 if quick else 15), at_least=1.8)
+
+
+TABLE = (
+    large_steps, small_steps, crossover, minimize_overhead, second_process, whole_loops, many,
+)  # fmt: skip
 
 
 def machine() -> str:
@@ -280,13 +340,16 @@ def machine() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds")
-    quick = parser.parse_args().quick
+    names = [rows.__name__ for rows in TABLE]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="parts to run")
+    given = parser.parse_args()
+    quick = given.quick
     print(machine(), end="\n\n")
     if quick:
         print("A quick run: these figures say nothing.\n")
     print(HEAD)
     for rows in TABLE:
-        for row in rows(quick):
+        for row in rows(quick) if rows.__name__ in given.only else ():
             print(row, flush=True)
 
 

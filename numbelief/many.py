@@ -1,0 +1,310 @@
+"""minimize_many: a thousand small problems at once, each as `minimize` would solve it."""
+
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import OptimizeResult, OptimizeWarning
+
+from numbelief import loop, native
+from numbelief.checks import as_array, as_first_points
+from numbelief.minimize import Run, clip_to, progress_bar
+from numbelief.optimizer import resolve_set
+from numbelief.options import Options, read_options
+from numbelief.problem import Problem
+from numbelief.rules import Rule
+from numbelief.sets import Box
+
+__all__ = ["minimize_many", "per_row"]
+
+_NOT_FOR_MANY = ("history", "return_all", "checkpoint", "resume")
+# Seconds between two looks at the clock, the progress bar and Ctrl-C.
+_LOOK_EVERY_S = 0.02
+
+
+def per_row(data: ArrayLike) -> native.PerRow:
+    """Mark an argument of which each problem of `minimize_many` gets its own row.
+
+    Parameters
+    ----------
+    data : array_like of shape (B, ...)
+        Problem i gets ``data[i]``: a number if data has one dimension, else an array.
+
+    Returns
+    -------
+    PerRow
+        For ``args``.
+
+    Raises
+    ------
+    TypeError
+        data does not hold numbers.
+    ValueError
+        data has no dimension.
+
+    Examples
+    --------
+    >>> import numpy as np, numbelief
+    >>> numbelief.per_row([1.0, 2.0]).data.shape
+    (2,)
+    """
+    array = as_array(data, "per_row's data")
+    if array.dtype.kind not in "fiubc":
+        raise TypeError(f"per_row needs numbers, got dtype {array.dtype}")
+    if array.ndim == 0:
+        raise ValueError("per_row needs an array with one row for each problem, got a scalar")
+    return native.PerRow(np.ascontiguousarray(array))
+
+
+def minimize_many(
+    fun: Callable[..., Any],
+    X0: ArrayLike,
+    args: Any = (),
+    method: str | Rule = "adabelief",
+    jac: Any = None,
+    bounds: Any = None,
+    options: dict[str, Any] | None = None,
+    *,
+    tol: float | None = None,
+    feasible_set: Box | None = None,
+) -> OptimizeResult:
+    r"""Minimize one function from many first points, or with many data sets, over all cores.
+
+    Row i of the result is, bit for bit, what ``minimize(fun, X0[i], ...)`` gives, on any number of
+    threads: each problem has its own stopping, learning rate and state.
+
+    Parameters
+    ----------
+    fun, args, method, jac, bounds, tol, feasible_set
+        As in `minimize`; all rows share the bounds. Of an argument marked with `per_row`, problem i
+        gets row i. Functions compiled by Numba run without Python on ``numba.get_num_threads()``
+        threads; a Python fun runs row after row, after a warning.
+    X0 : array_like of shape (B, n)
+        First points, never written to. A row that is not finite ends at once, with status 3.
+    options : dict, optional
+        Those of `minimize` except ``history``, ``return_all``, ``checkpoint`` and ``resume``.
+        ``maxtime`` is for all rows together, ``progress`` counts finished rows.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        ``x`` and ``jac`` of shape (B, n); ``fun, nit, nfev, njev, status, success`` of shape (B,);
+        ``message``, a summary; and ``best``, the result of the row of lowest fun: its ``index``,
+        ``x`` and ``fun``. The status codes are those of `minimize`. Where maxtime ended a row, its
+        status is 1 and its point the best so far.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `minimize`; X0 does not have two dimensions, or no row; an argument marked with
+        `per_row` has another number of rows. What the user's functions raise, they raise, with the
+        rows so far as the attribute ``intermediate_result``, as does KeyboardInterrupt. There, rows
+        that have not ended have status -1.
+
+    Warns
+    -----
+    OptimizeWarning
+        As in `minimize`; fun is not compiled.
+
+    Examples
+    --------
+    Fit the rate of a decay to each row of Y:
+
+    >>> import numba, numpy as np, numbelief
+    >>> @numba.njit
+    ... def misfit(x, grad, t, y):
+    ...     grad[0] = 0.0
+    ...     value = 0.0
+    ...     for i in range(t.size):
+    ...         model = np.exp(-x[0] * t[i])
+    ...         value += (model - y[i]) ** 2
+    ...         grad[0] -= 2 * (model - y[i]) * t[i] * model
+    ...     return value
+    >>> t = np.linspace(0, 1, 20)
+    >>> Y = np.exp(-np.outer([0.5, 1.0, 2.0], t))
+    >>> res = numbelief.minimize_many(
+    ...     misfit, np.ones((3, 1)), args=(t, numbelief.per_row(Y)), jac="inplace"
+    ... )
+    >>> res.x[:, 0].round(3)
+    array([0.5, 1. , 2. ])
+    """
+    rule, settings = read_options(method, tol, options)
+    unused = [name for name in _NOT_FOR_MANY if getattr(settings, name)]
+    if unused:
+        raise ValueError(f"minimize_many has no option {', '.join(unused)}: use minimize")
+    X = as_first_points(X0)
+    args = args if isinstance(args, tuple) else (args,)
+    for i, arg in enumerate(args):
+        if isinstance(arg, native.PerRow) and len(arg.data) != len(X):
+            raise ValueError(
+                f"args[{i}] must have one row for each of the {len(X)} rows of X0, got shape "
+                f"{arg.data.shape}"
+            )
+    box = resolve_set(feasible_set, bounds, X.shape[1])
+    X = clip_to(box, X)
+    problem = Problem(fun, jac, args, X[0], box, settings.finite_difference, settings.compiled)
+    many = _Many(problem, rule, X, box, settings)
+    return many.go()
+
+
+class _Many:
+    """Many minimizations: the arrays of their results, and who fills them."""
+
+    def __init__(
+        self, problem: Problem, rule: Rule, X: NDArray[Any], box: Box | None, settings: Options
+    ) -> None:
+        self.problem, self.rule, self.box, self.settings = problem, rule, box, settings
+        self.X0, rows = X, len(X)
+        self.X, self.G = X.copy(), np.zeros_like(X)
+        self.fun = np.full(rows, np.nan)
+        self.nit, self.nfev, self.njev = np.zeros((3, rows), np.int64)
+        self.status = np.full(rows, loop.RUNNING)
+        self.stop = np.zeros(1, np.int64)
+        self.pile = np.zeros(1, np.int64)
+        self.failure: BaseException | None = None
+        # What is wrong shows here, before any work.
+        run = Run(problem, rule, X[0].copy(), box, settings)
+        scheduled = callable(rule.learning_rate)
+        self.rates = run.rates(max(settings.maxiter, 1) if scheduled else loop.CHUNK)
+
+    def go(self) -> OptimizeResult:
+        """Solve all rows; on an exception, attach the result so far to it."""
+        bar = progress_bar(type(self.rule).__name__, len(self.X0), self.settings)
+        try:
+            if self.problem.native is None:
+                self._in_python(bar)
+            else:
+                self._in_threads(bar)
+        except BaseException as error:
+            error.intermediate_result = self.result()  # type: ignore[attr-defined]
+            raise
+        finally:
+            if bar is not None:
+                bar.close()
+        self.status[self.status == loop.RUNNING] = loop.MAXITER  # only maxtime leaves any
+        result = self.result()
+        if self.settings.disp:
+            print(result.message)
+        return result
+
+    def _in_python(self, bar: Any) -> None:
+        warnings.warn(
+            "fun is not compiled (numba.njit): its rows are solved one after the other, in Python",
+            OptimizeWarning,
+            stacklevel=4,
+        )
+        ends = time.perf_counter() + self.settings.maxtime
+        for row, x0 in enumerate(self.X0):
+            left = ends - time.perf_counter()
+            if left <= 0:
+                return
+            if not np.isfinite(x0).all():
+                self.status[row] = loop.NONFINITE
+                continue
+            problem = self.problem.of_row(row)
+            run = Run(problem, self.rule, x0.copy(), self.box, replace(self.settings, maxtime=left))
+            try:
+                result = run.go()
+            except BaseException as error:
+                if (result := getattr(error, "intermediate_result", None)) is not None:
+                    self._take(row, result, loop.RUNNING)
+                error.add_note(f"in row {row} of X0")
+                raise
+            self._take(row, result, result.status)
+            if bar is not None:
+                bar.update()
+
+    def _take(self, row: int, result: OptimizeResult, status: int) -> None:
+        self.X[row], self.G[row], self.fun[row] = result.x, result.jac, result.fun
+        self.nit[row], self.nfev[row], self.njev[row] = result.nit, result.nfev, result.njev
+        self.status[row] = status
+
+    def _in_threads(self, bar: Any) -> None:
+        """Let each core take rows from one pile: rows end at very different iterations."""
+        self.problem.first(self.X0[0].copy(), np.zeros_like(self.X0[0]))
+        solve = loop.compile_rows(self.rule)
+        count = min(numba.get_num_threads(), len(self.X0))
+        # Python's own threads: unlike Numba's, they survive a fork and leave Ctrl-C to this one.
+        threads = [threading.Thread(target=self._work, args=(solve,)) for _ in range(count)]
+        ends = time.perf_counter() + self.settings.maxtime
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(_LOOK_EVERY_S)
+                    if bar is not None:
+                        bar.update(np.count_nonzero(self.status != loop.RUNNING) - bar.n)
+                    if time.perf_counter() >= ends:
+                        self.stop[0] = 1
+        finally:
+            self.stop[0] = 1
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+        if self.failure is not None:
+            raise self.failure
+
+    def _work(self, solve: Any) -> None:
+        """What a thread does: solve rows until none is left."""
+        x = self.X0[0].copy()
+        run = Run(self.problem, self.rule, x, self.box, self.settings)
+        opt, objective = run.optimizer, self.problem.native
+        assert objective is not None
+        data, block, _alive = objective.block(x.size)
+        start = (
+            self.X0,
+            opt.arrays[1].copy(),
+            run.control.copy(),
+            run.tuner[0].copy(),
+            loop.ITERATES[self.settings.iterate],
+        )
+        outcome = self.X, self.G, self.fun, self.nit, self.nfev, self.njev, self.status
+        try:
+            solve(
+                (self.pile, self.stop), outcome, start, self.rates, (x, run.g, *opt.arrays),
+                opt.options, run.watch(), run.tuner, (objective.address, data, block),
+            )  # fmt: skip
+        except native.Raised:
+            self._blame(int(block[native.ROW]), x, run.g)
+        except BaseException as error:
+            self._fail(error)
+
+    def _blame(self, row: int, x: NDArray[Any], g: NDArray[Any]) -> None:
+        """Call what raised in machine code once more, for its exception."""
+        error: BaseException = RuntimeError("fun or jac raised, but not when called again")
+        try:
+            self.problem.of_row(row).evaluate(x, g)
+        except BaseException as raised:
+            error = raised
+        error.add_note(f"in row {row} of X0")
+        self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        self.stop[0] = 1
+        self.failure = self.failure or error
+
+    def result(self) -> OptimizeResult:
+        """What is known now."""
+        success = self.status == loop.CONVERGED
+        known = np.where(np.isfinite(self.fun), self.fun, np.inf)
+        index = int(np.argmin(known))
+        best = OptimizeResult(index=index, x=self.X[index].copy(), fun=float(self.fun[index]))
+        return OptimizeResult(
+            x=self.X.copy(),
+            fun=self.fun.copy(),
+            jac=self.G.copy(),
+            nit=self.nit.copy(),
+            nfev=self.nfev.copy(),
+            njev=self.njev.copy(),
+            status=self.status.copy(),
+            success=success,
+            message=f"{success.sum()} of {len(success)} problems terminated successfully.",
+            best=best,
+        )

@@ -1,0 +1,472 @@
+"""Compiled objectives as addresses, so that a loop compiled once can call any of them.
+
+A loop that knew the user's function would be compiled again for each one, which takes seconds. So
+the loop calls a C function of one signature::
+
+    double evaluate(intptr_t n, T *x, T *grad, void *data)     T is double or float
+
+It returns the value at x and fills grad. A ``scipy.LowLevelCallable`` of this signature is called
+as it is. For functions made by ``numba.njit``, an adapter of this signature is compiled once for
+the types of their arguments (not for each function) and kept on disk; its ``data`` is a block of
+addresses: of the functions, of the arguments, of a copy of x.
+"""
+
+import ctypes
+import functools
+import hashlib
+import re
+from collections import namedtuple
+from typing import Any, NoReturn
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import carray
+from numba import types as nb
+from numba.core import cgutils
+from numba.core.ccallback import CFunc
+from numba.core.dispatcher import Dispatcher
+from numba.core.errors import NumbaError
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic, register_jitable
+from numba.np.arrayobj import make_array
+from numpy.typing import NDArray
+from scipy import LowLevelCallable
+
+from numbelief import kernels
+
+# The words of a block.
+FUN, JAC, ARGS, ROW, COPY, FAILED, CALLS, WORDS = range(8)
+
+#: An argument of which each of many problems gets its own row.
+PerRow = namedtuple("PerRow", "data")
+
+
+class Raised(Exception):
+    """The objective raised; Python calls it again at the same point to see what."""
+
+
+# Bound by `kernels.lift`.
+FUN_TYPE: Any
+JAC_TYPE: Any
+fresh: Any
+ARGS_POINTER: Any
+NUMBER_POINTER: Any
+
+
+# ---- in compiled code --------------------------------------------------------------------------
+
+
+@intrinsic
+def borrow(typingctx, value):
+    """The same arrays, also those in tuples, without their reference counts; the caller keeps them.
+
+    Counting references takes 10 ns an array, more than the arithmetic of a step at n = 2.
+    """
+
+    def strip(context, builder, kind, llvm):
+        if isinstance(kind, nb.Array):
+            array = make_array(kind)(context, builder, llvm)
+            array.meminfo = cgutils.get_null_value(array.meminfo.type)
+            array.parent = cgutils.get_null_value(array.parent.type)
+            return array._getvalue()
+        if isinstance(kind, nb.BaseTuple):
+            for i, each in enumerate(kind):
+                bare = strip(context, builder, each, builder.extract_value(llvm, i))
+                llvm = builder.insert_value(llvm, bare, i)
+        return llvm
+
+    def codegen(context, builder, signature, args):
+        return strip(context, builder, value, args[0])
+
+    return value(value), codegen
+
+
+@intrinsic
+def evaluate_at(typingctx, address, x, g, data):
+    """Call the C function at an address: it returns its value at x and fills g."""
+
+    def codegen(context, builder, signature, args):
+        address, x, g, data = args
+        x = make_array(signature.args[1])(context, builder, x)
+        g = make_array(signature.args[2])(context, builder, g)
+        n = builder.extract_value(x.shape, 0)
+        given = [n, x.data, g.data, builder.inttoptr(data, cgutils.voidptr_t)]
+        kind = ir.FunctionType(ir.DoubleType(), [each.type for each in given])
+        return builder.call(builder.inttoptr(address, kind.as_pointer()), given)
+
+    return nb.float64(nb.intp, x, g, nb.intp), codegen
+
+
+@intrinsic
+def take(typingctx, pile):
+    """The number in an array of one, which grows by one for whoever asks next in any thread."""
+
+    def codegen(context, builder, signature, args):
+        place = make_array(pile)(context, builder, args[0]).data
+        return builder.atomic_rmw("add", place, place.type.pointee(1), "monotonic")
+
+    return pile.dtype(pile), codegen
+
+
+@intrinsic
+def _pointer(typingctx, address, kind):
+    """An address as a pointer of a type."""
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return kind.instance_type(nb.intp, kind), codegen
+
+
+@intrinsic
+def _load(typingctx, pointer):
+    """The value at a pointer."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(args[0])
+
+    return pointer.dtype(pointer), codegen
+
+
+@intrinsic
+def _store(typingctx, address, value):
+    """Put a value at an address."""
+
+    def codegen(context, builder, signature, args):
+        builder.store(args[1], builder.inttoptr(args[0], args[1].type.as_pointer()))
+        return context.get_dummy_value()
+
+    return nb.void(nb.intp, value), codegen
+
+
+@intrinsic
+def _call(typingctx, address, kind, args):
+    """Call the compiled function at an address: whether it raised, and what it returned."""
+    inner = kind.instance_type.signature
+    result = nb.Tuple((nb.boolean, inner.return_type))
+
+    def codegen(context, builder, signature, values):
+        convention = context.call_conv
+        callee = convention.get_function_type(inner.return_type, inner.args).as_pointer()
+        given = [builder.extract_value(values[2], i) for i in range(len(inner.args))]
+        status, returned = convention.call_function(
+            builder, builder.inttoptr(values[0], callee), inner.return_type, inner.args, given
+        )
+        return context.make_tuple(builder, result, [status.is_error, returned])
+
+    return result(nb.intp, kind, args), codegen
+
+
+@intrinsic
+def _of_row(typingctx, args, row):
+    """The arguments, with the row of each that is `PerRow`."""
+    result = nb.Tuple([_row_type(kind) for kind in args])
+
+    def codegen(context, builder, signature, values):
+        picked = []
+        for i, (kind, target) in enumerate(zip(args, result, strict=True)):
+            value = builder.extract_value(values[0], i)
+            if target != kind:
+                rows = builder.extract_value(value, 0)
+                value = context.compile_internal(
+                    builder, lambda a, i: a[i], target(kind[0], nb.intp), [rows, values[1]]
+                )
+            picked.append(value)
+        return context.make_tuple(builder, result, picked)
+
+    return result(args, nb.intp), codegen
+
+
+def _row_type(kind: Any) -> Any:
+    """What a function gets of an argument of this type."""
+    if getattr(kind, "instance_class", None) is not PerRow:
+        return kind
+    return kind[0].dtype if kind[0].ndim == 1 else kind[0].copy(ndim=kind[0].ndim - 1)
+
+
+@register_jitable
+def _fresh(block, n, x):
+    """A copy of x, which a function may change, as it may in Python."""
+    copy = carray(_pointer(block[COPY], NUMBER_POINTER), n)
+    for i in range(n):
+        copy[i] = x[i]
+    return copy
+
+
+def _inplace(n, x, g, data):
+    block = carray(data, WORDS, np.intp)
+    args = _of_row(_load(_pointer(block[ARGS], ARGS_POINTER)), block[ROW])
+    g = carray(g, n)
+    for i in range(n):  # a coordinate that fun forgets must not pass for a gradient
+        g[i] = np.nan
+    x = fresh(block, n, carray(x, n))
+    failed, value = _call(block[FUN], FUN_TYPE, (x, g) + args)  # noqa: RUF005
+    block[FAILED] = failed
+    return np.float64(value)
+
+
+def _together(n, x, g, data):
+    block = carray(data, WORDS, np.intp)
+    args = _of_row(_load(_pointer(block[ARGS], ARGS_POINTER)), block[ROW])
+    x = fresh(block, n, carray(x, n))
+    failed, pair = _call(block[FUN], FUN_TYPE, (x,) + args)  # noqa: RUF005
+    block[FAILED] = failed or pair[1].size != n
+    if not block[FAILED]:
+        carray(g, n)[:] = pair[1]
+    return np.float64(pair[0])
+
+
+def _separate(n, x, g, data):
+    block = carray(data, WORDS, np.intp)
+    args = _of_row(_load(_pointer(block[ARGS], ARGS_POINTER)), block[ROW])
+    x = carray(x, n)
+    failed, value = _call(block[FUN], FUN_TYPE, (fresh(block, n, x),) + args)  # noqa: RUF005
+    block[FAILED] = failed
+    if not failed:
+        failed, gradient = _call(block[JAC], JAC_TYPE, (fresh(block, n, x),) + args)  # noqa: RUF005
+        block[FAILED] = failed or gradient.size != n
+        if not block[FAILED]:
+            carray(g, n)[:] = gradient
+    return np.float64(value)
+
+
+_FORMS = {"inplace": _inplace, True: _together, "separate": _separate}
+
+
+def _keep(address, args):
+    _store(address, borrow(args))
+
+
+# ---- recognition -------------------------------------------------------------------------------
+
+
+def is_compiled(function: Any) -> bool:
+    """Whether a loop in machine code can call this function."""
+    return isinstance(function, (Dispatcher, CFunc, LowLevelCallable))
+
+
+def is_c_function(function: Any) -> bool:
+    """Whether this is a C function of the loop's own signature, or claims to be one."""
+    if isinstance(function, CFunc):
+        return any(isinstance(kind, nb.CPointer) for kind in function._sig.args)  # type: ignore[attr-defined]
+    return isinstance(function, LowLevelCallable)
+
+
+class CFunction:
+    """A C function of the loop's signature, called from Python as ``fun(x, grad)``.
+
+    Parameters
+    ----------
+    function : scipy.LowLevelCallable or numba cfunc
+        See the top of this file for its signature.
+    dtype : numpy.dtype
+        Of x and grad.
+
+    Raises
+    ------
+    TypeError
+        The function has another signature.
+    """
+
+    def __init__(self, function: Any, dtype: Any) -> None:
+        self._keep = function
+        if isinstance(function, CFunc):
+            function = LowLevelCallable(function.ctypes)
+        number = {"float64": "double", "float32": "float"}[dtype.name]
+        expected = f"double (intptr_t n, {number} *x, {number} *grad, void *data)"
+        kinds = re.split(r"[(,)]", re.sub(r"\b(const|n|x|grad|data)\b", "", function.signature))
+        kinds = [re.sub(r"\s", "", kind) for kind in kinds]
+        wanted = ["double", kinds[1], f"{number}*", f"{number}*", "void*", ""]
+        if kinds != wanted or kinds[1] not in _POINTER_SIZED:
+            raise TypeError(
+                f"a C function must have the signature '{expected}', got '{function.signature}'"
+            )
+        capsule = tuple.__getitem__(function, 0)
+        name = _capsule("Name", ctypes.c_char_p)(capsule)
+        self.address = _capsule("Pointer", ctypes.c_void_p, ctypes.c_char_p)(capsule, name)
+        self.data = _capsule("Context", ctypes.c_void_p)(capsule) or 0
+        prototype = ctypes.CFUNCTYPE(
+            ctypes.c_double, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3, use_errno=False
+        )
+        self._function = prototype(self.address)
+
+    def __call__(self, x: NDArray[Any], grad: NDArray[Any]) -> float:
+        """The value at x; grad is filled."""
+        value: float = self._function(x.size, x.ctypes.data, grad.ctypes.data, self.data)
+        return value
+
+
+_POINTER_SIZED = {"intptr_t", "npy_intp", "Py_ssize_t", "ssize_t", "ptrdiff_t"}
+_POINTER_SIZED |= {"long" if ctypes.sizeof(ctypes.c_long) == 8 else "longlong", "int64_t"}
+
+
+def _capsule(what: str, result: Any, *given: Any) -> Any:
+    name = f"PyCapsule_Get{what}"
+    return ctypes.PYFUNCTYPE(result, ctypes.py_object, *given)((name, ctypes.pythonapi))
+
+
+def as_dispatcher(function: Any) -> Any:
+    """A function that numba.njit or numba.cfunc made, as one that compiles for any arguments."""
+    fixed = isinstance(function, Dispatcher) and not getattr(function, "_can_compile", True)
+    return _compiled_anew(function) if fixed or isinstance(function, CFunc) else function
+
+
+@functools.lru_cache(maxsize=128)
+def _compiled_anew(function: Any) -> Any:
+    if isinstance(function, CFunc):
+        return numba.njit(function.__wrapped__)
+    return numba.jit(**function.targetoptions)(function.py_func)
+
+
+# ---- compilation -------------------------------------------------------------------------------
+
+
+class Objective:
+    """A compiled objective, ready to be called by address.
+
+    Parameters
+    ----------
+    fun, jac : compiled functions
+        jac is None where fun gives the gradient, too.
+    form : {"inplace", True, "separate"}
+        How the gradient arrives; see `numbelief.minimize`.
+    args : tuple
+        Further arguments: numbers and arrays, or `PerRow` of an array.
+    dtype : numpy.dtype
+        Of x.
+
+    Raises
+    ------
+    TypeError
+        A function does not compile for these arguments, or returns something else than it should.
+    """
+
+    def __init__(self, fun: Any, jac: Any, form: Any, args: tuple[Any, ...], dtype: Any) -> None:
+        self._functions = fun, jac
+        self._c_function = isinstance(fun, CFunction)
+        if self._c_function:
+            self.address = fun.address
+            return
+        kinds = nb.Tuple([_argument_type(f"args[{i}]", arg) for i, arg in enumerate(args)])
+        linked = _link(fun, jac, form, numba.from_dtype(dtype), kinds)
+        self._adapter, self._addresses = linked
+        self.address = self._adapter.address
+        self._args = args  # the arrays whose addresses are stored
+        self._stored = np.zeros(_size(kinds) // 8 + 1, np.int64)
+        _keeper()(self._stored.ctypes.data, args)
+
+    def block(self, n: int) -> tuple[int, NDArray[np.intp], Any]:
+        """What one thread calls the objective with: data, its block, and what must stay alive."""
+        block = np.zeros(WORDS, np.intp)
+        if self._c_function:
+            return self._functions[0].data, block, None
+        copy = np.zeros(n)
+        block[[FUN, JAC]] = self._addresses
+        block[ARGS] = self._stored.ctypes.data
+        block[COPY] = copy.ctypes.data
+        return block.ctypes.data, block, (self, copy)
+
+
+# So many functions are remembered, for those who minimize the same one again and again.
+@functools.lru_cache(maxsize=128)
+def _link(fun: Any, jac: Any, form: Any, number: Any, kinds: Any) -> tuple[Any, list[int]]:
+    """Compile the functions for these arguments; return their adapter and their addresses."""
+    x = nb.Array(number, 1, "C")
+    seen = tuple(map(_row_type, kinds))
+    given = {"x": x, "grad": x} if form == "inplace" else {"x": x}
+    value = "float64" if number == nb.float64 else "float64 or float32"
+    returns = f"({value}, {x})" if form is True else value
+    first = _compile(fun, "fun", given, seen, returns)
+    kind = first.signature.return_type
+    if form is True:
+        pair = isinstance(kind, nb.BaseTuple) and len(kind) == 2
+        fits = pair and _is_value(kind[0], number) and _is_gradient(kind[1], number)
+    else:
+        fits = _is_value(kind, number)
+    if not fits:
+        _refuse("fun", given, seen, returns, f"it returns {kind}")
+    addresses, names = [_address(first), 0], {"FUN_TYPE": nb.FunctionType(first.signature)}
+    if form == "separate":
+        second = _compile(jac, "jac", given, seen, str(x))
+        kind = second.signature.return_type
+        if not _is_gradient(kind, number):
+            _refuse("jac", given, seen, str(x), f"it returns {kind}")
+        addresses[1] = _address(second)
+        names["JAC_TYPE"] = nb.FunctionType(second.signature)
+    return _adapter(form, number, kinds, **names), addresses
+
+
+def _argument_type(name: str, value: Any) -> Any:
+    """The type of an argument that can be stored as it is."""
+    try:
+        kind = numba.typeof(value)
+    except (ValueError, NumbaError):
+        kind = None
+
+    def plain(kind: Any) -> bool:
+        if isinstance(kind, nb.BaseTuple):
+            return all(map(plain, kind))
+        return isinstance(kind, (nb.Number, nb.Boolean, nb.Array))
+
+    if not plain(kind):
+        raise TypeError(
+            f"{name} must be a number or an array, for a compiled fun, got {type(value).__name__}"
+        )
+    return kind
+
+
+def _compile(function: Any, name: str, given: dict[str, Any], args: Any, returns: str) -> Any:
+    kinds = (*given.values(), *args)
+    try:
+        function.compile(kinds)
+        return function.overloads[kinds]
+    except Exception as error:
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without Numba's colours
+        lines = [line for line in plain.splitlines() if line.strip()]
+        _refuse(name, given, args, returns, "Numba says:\n  " + "\n  ".join(lines[:12]))
+
+
+def _refuse(name: str, given: dict[str, Any], args: Any, returns: str, reason: str) -> NoReturn:
+    listed = [f"{key}: {kind}" for key, kind in given.items()]
+    listed += [f"args[{i}]: {kind}" for i, kind in enumerate(args)]
+    raise TypeError(
+        f"the compiled {name} must be {name}({', '.join(listed)}) -> {returns}; {reason}\n"
+        "(options={'compiled': False} runs Python's loop around it)"
+    ) from None
+
+
+def _is_value(kind: Any, number: Any) -> bool:
+    return kind in (nb.float64, number)
+
+
+def _is_gradient(kind: Any, number: Any) -> bool:
+    return isinstance(kind, nb.Array) and kind.ndim == 1 and kind.dtype == number
+
+
+@functools.cache
+def _keeper() -> Any:
+    return kernels.jit(kernels.lift(_keep, kernels.source_salt()))
+
+
+def _address(compiled: Any) -> int:
+    address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    return address
+
+
+def _size(kind: Any) -> int:
+    context = cpu_target.target_context
+    size: int = context.get_abi_sizeof(context.get_value_type(kind))
+    return size
+
+
+@functools.cache
+def _adapter(form: Any, number: Any, args: Any, **names: Any) -> Any:
+    """The C function that calls functions of these types."""
+    names |= {"ARGS_POINTER": nb.CPointer(args), "NUMBER_POINTER": nb.CPointer(number)}
+    salt = hashlib.sha256(repr((names, kernels.source_salt())).encode()).hexdigest()[:16]
+    # Not a global of this file, so that each adapter has its own types.
+    fresh = register_jitable(kernels.lift(_fresh, salt, **names))
+    adapter = kernels.lift(_FORMS[form], salt, fresh=fresh, **names)
+    pointer = nb.CPointer(number)
+    return kernels.compile_c(adapter, nb.float64(nb.intp, pointer, pointer, nb.voidptr))
