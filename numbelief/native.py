@@ -350,10 +350,10 @@ class Objective:
             return
         kinds = nb.Tuple([_argument_type(f"args[{i}]", arg) for i, arg in enumerate(args)])
         linked = _link(fun, jac, form, numba.from_dtype(dtype), kinds)
-        self._adapter, self._addresses = linked
+        self._adapter, self._addresses, size = linked
         self.address = self._adapter.address
         self._args = args  # the arrays whose addresses are stored
-        self._stored = np.zeros(_size(kinds) // 8 + 1, np.int64)
+        self._stored = np.zeros(size // 8 + 1, np.int64)
         _keeper()(self._stored.ctypes.data, args)
 
     def block(self, n: int) -> tuple[int, NDArray[np.intp], Any]:
@@ -370,8 +370,8 @@ class Objective:
 
 # So many functions are remembered, for those who minimize the same one again and again.
 @functools.lru_cache(maxsize=128)
-def _link(fun: Any, jac: Any, form: Any, number: Any, kinds: Any) -> tuple[Any, list[int]]:
-    """Compile the functions for these arguments; return their adapter and their addresses."""
+def _link(fun: Any, jac: Any, form: Any, number: Any, kinds: Any) -> tuple[Any, list[int], int]:
+    """Compile the functions; return their adapter, their addresses and the size of the args."""
     x = nb.Array(number, 1, "C")
     seen = tuple(map(_row_type, kinds))
     given = {"x": x, "grad": x} if form == "inplace" else {"x": x}
@@ -394,7 +394,7 @@ def _link(fun: Any, jac: Any, form: Any, number: Any, kinds: Any) -> tuple[Any, 
             _refuse("jac", given, seen, str(x), f"it returns {kind}")
         addresses[1] = _address(second)
         names["JAC_TYPE"] = nb.FunctionType(second.signature)
-    return _adapter(form, number, kinds, **names), addresses
+    return _adapter(form, number, kinds, **names), addresses, _size(kinds)
 
 
 def _argument_type(name: str, value: Any) -> Any:
