@@ -57,6 +57,8 @@ def per_row(data: ArrayLike) -> native.PerRow:
     array = as_array(data, "per_row's data")
     if array.dtype.kind not in "fiubc":
         raise TypeError(f"per_row needs numbers, got dtype {array.dtype}")
+    if array.dtype.kind == "b":  # as minimize takes a bool
+        array = array.astype(np.int64)
     if array.ndim == 0:
         raise ValueError("per_row needs an array with one row for each problem, got a scalar")
     return native.PerRow(np.ascontiguousarray(array))
@@ -139,7 +141,8 @@ def minimize_many(
     if unused:
         raise ValueError(f"minimize_many has no option {', '.join(unused)}: use minimize")
     X = as_first_points(X0)
-    args = args if isinstance(args, tuple) else (args,)
+    if not isinstance(args, tuple) or isinstance(args, native.PerRow):
+        args = (args,)
     for i, arg in enumerate(args):
         if isinstance(arg, native.PerRow) and len(arg.data) != len(X):
             raise ValueError(
@@ -227,12 +230,19 @@ class _Many:
 
     def _in_threads(self, bar: Any) -> None:
         """Let each core take rows from one pile: rows end at very different iterations."""
-        self.problem.first(self.X0[0].copy(), np.zeros_like(self.X0[0]))
+        finite = np.isfinite(self.X0).all(axis=1)
+        if finite.any():
+            self._look_at(int(np.argmax(finite)))
         solve = loop.compile_rows(self.rule)
+        self.stop[0] = 1
+        self._work(solve)  # compiles in this thread, where Ctrl-C arrives, and does no more
+        self.stop[0] = 0
         count = min(numba.get_num_threads(), len(self.X0))
         # Python's own threads: unlike Numba's, they survive a fork and leave Ctrl-C to this one.
         threads = [threading.Thread(target=self._work, args=(solve,)) for _ in range(count)]
         ends = time.perf_counter() + self.settings.maxtime
+        if self.settings.maxtime == 0:
+            return
         try:
             for thread in threads:
                 thread.start()
@@ -250,6 +260,15 @@ class _Many:
                     thread.join()
         if self.failure is not None:
             raise self.failure
+
+    def _look_at(self, row: int) -> None:
+        """Evaluate the first point of a row, to see whether the functions keep to their arrays."""
+        x = self.X0[row].copy()
+        try:
+            self.problem.of_row(row).first(x, np.zeros_like(x))
+        except BaseException as error:
+            error.add_note(f"in row {row} of X0")
+            raise
 
     def _work(self, solve: Any) -> None:
         """What a thread does: solve rows until none is left."""

@@ -134,7 +134,8 @@ def minimize(
     TypeError, ValueError
         An argument is of the wrong type or out of range, or fun or jac returned something of the
         wrong shape or type. What the user's functions raise, they raise; the exception then carries
-        the result so far as its attribute ``intermediate_result``.
+        the result so far as its attribute ``intermediate_result``. A compiled function that raises
+        is called once more at the same point, from Python, for its exception.
 
     Warns
     -----
@@ -176,6 +177,9 @@ def minimize(
     x = clip_to(box, x)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
+    for arg in args if isinstance(args, tuple) else (args,):
+        if isinstance(arg, native.PerRow) or isinstance(args, native.PerRow):
+            raise TypeError("per_row marks the data of minimize_many: pass one row to minimize")
     problem = Problem(fun, jac, args, x, box, settings.finite_difference, settings.compiled)
     run = Run(problem, rule, x, box, settings)
     return run.go(_Hooks(type(rule).__name__, callback, settings))
@@ -223,7 +227,6 @@ class Run:
             "recent": np.full(loop.WINDOW, math.inf),
             "best": np.zeros((2, n), dtype),
         }
-        n = x.size
         shapes = {"average": (n,), "previous": (n,), "history": (1, 3), "allvecs": (1, n)}
         wanted = {
             "average": settings.iterate == "average",

@@ -14,6 +14,7 @@ addresses: of the functions, of the arguments, of a copy of x.
 import ctypes
 import functools
 import hashlib
+import inspect
 import re
 from collections import namedtuple
 from typing import Any, NoReturn
@@ -246,6 +247,15 @@ def is_compiled(function: Any) -> bool:
     return isinstance(function, (Dispatcher, CFunc, LowLevelCallable))
 
 
+def is_fixed(function: Any, count: int) -> bool:
+    """Whether a compiled function takes so many arguments without help from a default or a star."""
+    if not isinstance(function, Dispatcher):
+        return True
+    parameters = inspect.signature(function.py_func).parameters.values()
+    plain = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+    return plain and (len(parameters) == count or all(p.default is p.empty for p in parameters))
+
+
 def is_c_function(function: Any) -> bool:
     """Whether this is a C function of the loop's own signature, or claims to be one."""
     if isinstance(function, CFunc):
@@ -348,6 +358,8 @@ class Objective:
         if self._c_function:
             self.address = fun.address
             return
+        # A bool is stored in another width than compiled code computes with.
+        args = tuple(int(arg) if isinstance(arg, (bool, np.bool)) else arg for arg in args)
         kinds = nb.Tuple([_argument_type(f"args[{i}]", arg) for i, arg in enumerate(args)])
         linked = _link(fun, jac, form, numba.from_dtype(dtype), kinds)
         self._adapter, self._addresses, size = linked

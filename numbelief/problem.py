@@ -55,7 +55,8 @@ class Problem:
     ) -> None:
         if not (callable(fun) or native.is_compiled(fun)):
             raise TypeError(f"fun must be callable, got {fun!r}")
-        self._given = args if isinstance(args, tuple) else (args,)
+        single = not isinstance(args, tuple) or isinstance(args, native.PerRow)
+        self._given = (args,) if single else args
         self.args = self._of_row(0)
         self.fun, self.jac = (self._callable(function, jac, x) for function in (fun, jac))
         self.nfev = 0
@@ -113,7 +114,9 @@ class Problem:
         possible = native.is_compiled(fun) and (
             native.is_compiled(jac) if separate else jac is True or jac == "inplace"
         )
-        half = separate and native.is_compiled(fun)
+        count = 1 + (jac == "inplace") + len(self.args)
+        possible = possible and all(native.is_fixed(each, count) for each in (self.fun, self.jac))
+        half = separate and native.is_compiled(fun) and not native.is_compiled(jac)
         if compiled is False or not (possible or compiled or half):
             return None
         if not possible:

@@ -99,8 +99,8 @@ def new_tuner(x: NDArray[Any], *, on: bool, scaled: bool) -> tuple[NDArray[Any],
 
 @register_jitable
 def _dot_block(a, b):
-    # Four sums, because one alone waits for itself: 4 times faster at n = 1000, and unlike with
-    # fastmath it is the same sum wherever it is compiled.
+    # Four sums, because one alone waits for itself; unlike with fastmath it is the same sum
+    # wherever it is compiled.
     s0 = s1 = s2 = s3 = 0.0
     end = a.size - a.size % 4
     for i in range(0, end, 4):
@@ -176,7 +176,7 @@ def _prepare(g, record, base, pairs, products, lower, upper):
     memory = pairs.shape[0] // 2
     x0, g0 = _row(base, 0), _row(base, 1)
     zero = g.dtype.type(0)
-    for i in prange(g.size):
+    for i in range(g.size):
         g[i] = zero if _is_held(x0, g0, lower, upper, i) else g0[i]
     for k in range(now.pairs - 1, max(now.pairs - memory, 0) - 1, -1):
         j = k % memory
@@ -184,7 +184,7 @@ def _prepare(g, record, base, pairs, products, lower, upper):
         products[1, j] = alpha
         shift(g, -alpha, _row(pairs, memory + j))
     scale = g.dtype.type(now.scale)
-    for i in prange(g.size):
+    for i in range(g.size):
         g[i] *= scale
 
 
@@ -193,7 +193,7 @@ def _aim(x, record, base, pairs, products, lower, upper):
     now = record[0]
     memory = pairs.shape[0] // 2
     x0, g0 = _row(base, 0), _row(base, 1)
-    for i in prange(x.size):
+    for i in range(x.size):
         x[i] -= x0[i]
     for k in range(max(now.pairs - memory, 0), now.pairs):
         j = k % memory
@@ -201,7 +201,7 @@ def _aim(x, record, base, pairs, products, lower, upper):
         shift(x, -(products[1, j] + beta), _row(pairs, j))
     direction = _row(pairs, now.pairs % memory)  # the oldest step is needed no more
     zero = x.dtype.type(0)
-    for i in prange(x.size):
+    for i in range(x.size):
         p = zero if _is_held(x0, g0, lower, upper, i) else x[i]
         x[i] = _within(x0[i] + p, lower, upper, i)
         direction[i] = x[i] - x0[i]
@@ -299,14 +299,14 @@ def _judge(fun, x, g, state, clock, options, record, base, pairs, products):
             share = _lowest(now.fun - fun, now.slope * now.length, slope * now.length)
         now.length *= min(max(share, SHORTEST), LONGEST)
         length = x.dtype.type(now.length)
-        for i in prange(x.size):
+        for i in range(x.size):
             x[i] = _within(x0[i] + length * direction[i], lower, upper, i)
         return SHORTENED
     bend = slope - now.slope
     # Where the slope would vanish, were it a straight line, in units of the direction.
     best = now.length * -now.slope / bend if bend > 0 else inf
     now.rate *= min(max(best, 1 / FACTOR), FACTOR)
-    for i in prange(x.size):
+    for i in range(x.size):
         direction[i] = x[i] - x0[i]
         change[i] = g[i] - g0[i]
         x0[i] = x[i]
@@ -391,8 +391,10 @@ def _parts(parallel: bool) -> dict[str, Any]:
         "dot": kernels.part(_dot, parallel=parallel),
         "shift": kernels.part(_shift, parallel=parallel),
     }
+    # These stay serial. Compiled in parallel, Numba drops their writes to windows of an array: it
+    # does not know that a window is part of one.
     templates = {"prepare": _prepare, "aim": _aim, "judge": _judge}
     return {
-        name: kernels.part(kernels.lift(template, "", **bound), parallel=parallel, inline=False)
+        name: kernels.part(kernels.lift(template, "", **bound), inline=False)
         for name, template in templates.items()
     }

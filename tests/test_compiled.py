@@ -196,6 +196,36 @@ def test_many_coordinates():
         both(plain, x0=np.linspace(-3, 3, 40_000), args=(), method=Adam(rate), maxiter=8)
 
 
+def test_the_automatic_rate_solves_many_coordinates():
+    """Threads run from 32,768 on; they once lost what the search had accepted."""
+    result = both(plain, x0=np.linspace(-3, 3, 40_000), args=(), gtol=1e-3)
+    assert result.success
+    np.testing.assert_allclose(result.x, 1, atol=1e-2)
+
+
+@pytest.mark.parametrize("flag", [True, np.True_])
+def test_a_bool_is_an_argument(flag):
+    @njit
+    def fun(x, grad, flag):
+        grad[:] = 2 * x if flag else -x
+        return (x * x).sum() * flag
+
+    assert both(fun, args=(flag,)).success
+
+
+def test_defaults_and_stars_are_for_pythons_loop():
+    @njit
+    def fun(x, grad, goal=2.0, *more):
+        grad[:] = 2 * (x - goal)
+        return ((x - goal) ** 2).sum()
+
+    for args, goal in (((), 2.0), ((3.0,), 3.0), ((3.0, 4.0), 3.0)):
+        result = minimize(fun, X0, args, jac="inplace")
+        np.testing.assert_allclose(result.x, goal, atol=1e-5)
+    with pytest.raises(TypeError, match="compiled"):
+        minimize(fun, X0, jac="inplace", options={"compiled": True})
+
+
 # ---- C functions
 
 

@@ -135,6 +135,26 @@ def test_each_row_gets_its_data():
     assert many.success.all()
 
 
+@njit
+def distance(x, grad, goal):
+    grad[:] = 2 * (x - goal)
+    return ((x - goal) ** 2).sum()
+
+
+def test_data_without_a_tuple():
+    goals = np.array([1.0, 2.0, 3.0])  # as many as variables, which once passed for one row
+    many = minimize_many(distance, np.zeros((3, 3)), per_row(goals), jac="inplace")
+    np.testing.assert_allclose(many.x, np.repeat(goals, 3).reshape(3, 3), atol=1e-5)
+    for args in (per_row(goals), (per_row(goals),)):
+        with pytest.raises(TypeError, match="pass one row to minimize"):
+            minimize(distance, np.zeros(3), args, jac="inplace")
+
+
+def test_bools_are_data():
+    flags = np.arange(23) % 2 == 0
+    check_rows(distance, STARTS, (per_row(flags),), lambda i: (flags[i],), jac="inplace")
+
+
 def test_data_of_more_dimensions():
     @njit
     def quadratic(x, matrix, goal):
@@ -205,6 +225,22 @@ def test_a_row_with_nan_ends_alone():
     for row in (0, 1, 3):
         assert_row(many, row, minimize(log_of_first, X0[row], jac="inplace"))
     assert many.message == "2 of 5 problems terminated successfully."
+
+
+@njit
+def raises_for_nan(x, grad):
+    if np.isnan(x[0]):
+        raise ValueError("NaN")
+    grad[:] = 2 * x
+    return (x * x).sum()
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_a_row_of_nan_is_not_evaluated(row):
+    X0 = np.ones((3, 2))
+    X0[row, 0] = np.nan
+    status = minimize_many(raises_for_nan, X0, jac="inplace").status
+    assert status.tolist() == [3 * (i == row) for i in range(3)]
 
 
 @njit
@@ -311,9 +347,11 @@ def test_python_and_machine_code_agree():
 
 
 @pytest.mark.filterwarnings("ignore:fun is not compiled")
-def test_maxtime_ends_a_python_fun():
-    result = minimize_many(rosen_in_python, STARTS, jac="inplace", options={"maxtime": 0.0})
+@pytest.mark.parametrize("fun", [rosen, rosen_in_python], ids=["compiled", "python"])
+def test_no_time_at_all(fun):
+    result = minimize_many(fun, STARTS, jac="inplace", options={"maxtime": 0.0})
     assert set(result.status) == {1}
+    np.testing.assert_array_equal(result.x, STARTS)
 
 
 # ---- bad input
