@@ -17,7 +17,7 @@ from numbelief.checks import as_array, as_first_points
 from numbelief.minimize import Run, clip_to, progress_bar
 from numbelief.optimizer import resolve_set
 from numbelief.options import Options, read_options
-from numbelief.problem import Problem
+from numbelief.problem import Problem, as_args
 from numbelief.rules import Rule
 from numbelief.sets import Box
 
@@ -141,8 +141,7 @@ def minimize_many(
     if unused:
         raise ValueError(f"minimize_many has no option {', '.join(unused)}: use minimize")
     X = as_first_points(X0)
-    if not isinstance(args, tuple) or isinstance(args, native.PerRow):
-        args = (args,)
+    args = as_args(args)
     for i, arg in enumerate(args):
         if isinstance(arg, native.PerRow) and len(arg.data) != len(X):
             raise ValueError(

@@ -18,7 +18,7 @@ from numbelief import checkpoint, kernels, loop, native, tuning
 from numbelief.checks import as_first_point
 from numbelief.optimizer import Optimizer, resolve_set
 from numbelief.options import Options, read_options
-from numbelief.problem import Problem
+from numbelief.problem import Problem, as_args
 from numbelief.rules import Rule
 from numbelief.sets import Box
 
@@ -177,9 +177,8 @@ def minimize(
     x = clip_to(box, x)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
-    for arg in args if isinstance(args, tuple) else (args,):
-        if isinstance(arg, native.PerRow) or isinstance(args, native.PerRow):
-            raise TypeError("per_row marks the data of minimize_many: pass one row to minimize")
+    if any(isinstance(arg, native.PerRow) for arg in as_args(args)):
+        raise TypeError("per_row marks the data of minimize_many: pass one row to minimize")
     problem = Problem(fun, jac, args, x, box, settings.finite_difference, settings.compiled)
     run = Run(problem, rule, x, box, settings)
     return run.go(_Hooks(type(rule).__name__, callback, settings))

@@ -55,8 +55,7 @@ class Problem:
     ) -> None:
         if not (callable(fun) or native.is_compiled(fun)):
             raise TypeError(f"fun must be callable, got {fun!r}")
-        single = not isinstance(args, tuple) or isinstance(args, native.PerRow)
-        self._given = (args,) if single else args
+        self._given = as_args(args)
         self.args = self._of_row(0)
         self.fun, self.jac = (self._callable(function, jac, x) for function in (fun, jac))
         self.nfev = 0
@@ -231,6 +230,12 @@ class Problem:
             return np.broadcast_to(given, x.shape)
         relative = np.finfo(x.dtype).eps ** power if given is None else given
         return np.asarray(relative * np.where(x >= 0, 1.0, -1.0) * size)
+
+
+def as_args(args: Any) -> tuple[Any, ...]:
+    """Further arguments as a tuple, where a single one may stand for itself."""
+    single = not isinstance(args, tuple) or isinstance(args, native.PerRow)
+    return (args,) if single else args
 
 
 def _fill(g: NDArray[Any], grad: Any, name: str) -> None:
