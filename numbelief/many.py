@@ -248,8 +248,7 @@ class _Many:
             for thread in threads:
                 while thread.is_alive():
                     thread.join(_LOOK_EVERY_S)
-                    if bar is not None:
-                        bar.update(np.count_nonzero(self.status != loop.RUNNING) - bar.n)
+                    self._show(bar)
                     if time.perf_counter() >= ends:
                         self.stop[0] = 1
         finally:
@@ -257,8 +256,13 @@ class _Many:
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
+            self._show(bar)  # the last rows may have ended before anybody looked
         if self.failure is not None:
             raise self.failure
+
+    def _show(self, bar: Any) -> None:
+        if bar is not None:
+            bar.update(np.count_nonzero(self.status != loop.RUNNING) - bar.n)
 
     def _look_at(self, row: int) -> None:
         """Evaluate the first point of a row, to see whether the functions keep to their arrays."""
