@@ -156,6 +156,28 @@ def largest(a):
 
 
 @register_jitable
+def copy(source, target):
+    """Assign one array to another; with slices, Numba would look for an overlap each time."""
+    for i in range(source.size):
+        target[i] = source[i]
+
+
+@register_jitable
+def fill(array, value):
+    """Assign a value to an array of any shape."""
+    flat = window(array, 0, array.size)
+    for i in range(flat.size):
+        flat[i] = value
+
+
+@register_jitable
+def row(array, k):
+    """Row k of a 2-D array."""
+    n = array.shape[1]
+    return window(array, k * n, (k + 1) * n)
+
+
+@register_jitable
 def _overlap(a, b):
     if a.size == 0 or b.size == 0:
         return False
@@ -170,7 +192,8 @@ def _flush(value, c):
 
 
 @register_jitable
-def _limit(value, lower, upper, i):
+def limit(value, lower, upper, i):
+    """A value between the bounds of coordinate i, which may be None."""
     if lower is None:
         return value
     else:
@@ -255,7 +278,7 @@ def _apply_block(x, g, state, values, extras, ratio, lower, upper, lo, hi):
         new = update(x[i], _prepared(g[i], x[i], scale, max_value, l2), c, *load(slots, i))
         store(slots, i, new, c)
         move = _times(new[1], ratio) * new[0]
-        x[i] = _limit(_times(x[i], keep) - move, lower, upper, i)
+        x[i] = limit(_times(x[i], keep) - move, lower, upper, i)
 
 
 def _norms_block(x, g, state, values, extras, lo, hi):
@@ -291,8 +314,7 @@ def _norm(a):
             total += part
         if total < inf or unit > 1 or np.isnan(total):
             return unit * sqrt(total)
-        for value in a:  # the squares overflow: measure in units of the largest
-            unit = max(unit, np.float64(abs(value)))
+        unit = max(unit, largest(a))  # the squares overflow: measure in units of the largest
 
 
 @register_jitable
@@ -381,12 +403,12 @@ _SLOTS: dict[int, tuple[Callable[..., Any], ...]] = {
         lambda slots, i, new, c: None,
     ),
     1: (
-        lambda state, lo, hi: (_row(state, 0, lo, hi),),
+        lambda state, lo, hi: (_slot(state, 0, lo, hi),),
         lambda slots, i: (slots[0][i],),
         lambda slots, i, new, c: _put(slots[0], i, new[2], c),
     ),
     2: (
-        lambda state, lo, hi: (_row(state, 0, lo, hi), _row(state, 1, lo, hi)),
+        lambda state, lo, hi: (_slot(state, 0, lo, hi), _slot(state, 1, lo, hi)),
         lambda slots, i: (slots[0][i], slots[1][i]),
         lambda slots, i, new, c: (
             _put(slots[0], i, new[2], c),
@@ -395,9 +417,9 @@ _SLOTS: dict[int, tuple[Callable[..., Any], ...]] = {
     ),
     3: (
         lambda state, lo, hi: (
-            _row(state, 0, lo, hi),
-            _row(state, 1, lo, hi),
-            _row(state, 2, lo, hi),
+            _slot(state, 0, lo, hi),
+            _slot(state, 1, lo, hi),
+            _slot(state, 2, lo, hi),
         ),
         lambda slots, i: (slots[0][i], slots[1][i], slots[2][i]),
         lambda slots, i, new, c: (
@@ -410,9 +432,8 @@ _SLOTS: dict[int, tuple[Callable[..., Any], ...]] = {
 
 
 @register_jitable
-def _row(state, k, lo, hi):
-    n = state.shape[1]
-    return window(state, k * n + lo, k * n + hi)
+def _slot(state, k, lo, hi):
+    return window(row(state, k), lo, hi)
 
 
 @register_jitable
@@ -423,16 +444,25 @@ def _put(slot, i, value, c):
 # ---- compilation -------------------------------------------------------------------------------
 
 
-def lift(template: Any, salt: str, **names: Any) -> types.FunctionType:
+def lift(template: Any, salt: str = "", **names: Any) -> types.FunctionType:
     """Copy a template with its unbound names bound.
 
     The salt goes into the name under which Numba caches the machine code on disk: Numba notices an
     edit of the template's file only, not of a rule's.
+
+    Without a salt the name is like no other. Machine code from the disk brings its inner functions
+    along, and of two functions of one name the linker takes the first: two processes that number
+    their functions alike would give a rule the slots of another one.
     """
-    bound = {**template.__globals__, **names}
-    copy = types.FunctionType(template.__code__, bound, template.__name__)
-    copy.__qualname__ = f"{template.__qualname__}_{salt}"
-    return copy
+    lifted = types.FunctionType(
+        template.__code__,
+        {**template.__globals__, **names},
+        template.__name__,
+        template.__defaults__,
+        tuple(types.CellType(cell.cell_contents) for cell in template.__closure__ or ()),
+    )
+    lifted.__qualname__ = f"{template.__qualname__}_{salt or uuid.uuid4().hex}"
+    return lifted
 
 
 def jit(function: Any, *, cache: bool = True, **options: Any) -> Any:
@@ -524,7 +554,6 @@ def compile_advance(rule: type[Rule], slots: int, parallel: bool, inline: bool =
     """A step without its checks, for loops whose arrays nobody else holds."""
     advance = lift(
         _advance_layerwise if rule.layerwise else _advance,
-        "",
         extras_of=_extras_of(rule, parallel),  # type: ignore[arg-type]
         **_parts(rule, slots),  # type: ignore[arg-type]
     )
@@ -536,7 +565,6 @@ def _extras_of(rule: type[Rule], parallel: bool) -> Any:
     numbers, _ = _tuples(rule)  # type: ignore[arg-type]
     extras = lift(
         _extras,
-        "",
         decay=_adopt(rule.decay),
         norm_of=compile_norm(parallel=parallel),
         Hyperparameters=numbers,
@@ -548,7 +576,7 @@ def _extras_of(rule: type[Rule], parallel: bool) -> Any:
 @functools.cache
 def _parts(rule: type[Rule], slots: int) -> dict[str, Any]:
     """What all kernels of a rule are made of, compiled once a process for all of them."""
-    rows, load, store = map(register_jitable, _SLOTS[slots])
+    rows, load, store = map(_adopt, _SLOTS[slots])
     numbers, coefficients = _tuples(rule)  # type: ignore[arg-type]
     # A dispatcher, so that the freedom to reorder stays with the sums of _norms_block.
     update = part(_adopt(rule.update), inline=False)
@@ -556,15 +584,14 @@ def _parts(rule: type[Rule], slots: int) -> dict[str, Any]:
     parts = {
         "begin": lift(
             _begin,
-            "",
             coefficients=_adopt(rule.coefficients),
             Hyperparameters=numbers,
             COUNT=len(numbers._fields),
         ),
-        "apply_block": lift(_apply_block, "", store=store, **bound),
+        "apply_block": lift(_apply_block, store=store, **bound),
     }
     functions = {name: part(function) for name, function in parts.items()}
-    norms_block = lift(_norms_block, "", **bound)
+    norms_block = lift(_norms_block, **bound)
     return {**functions, "norms_block": part(norms_block, inline=False, fastmath={"reassoc"})}
 
 
@@ -715,15 +742,23 @@ def _used(function: types.FunctionType) -> list[Any]:
 
 
 def _adopt(function: Any) -> Any:
-    """Let compiled code call a plain function, and the plain functions that it calls."""
-    waiting, seen = [function], set()
-    while waiting:
-        plain = waiting.pop()
-        if isinstance(plain, types.FunctionType) and plain not in seen:
-            seen.add(plain)
-            register_jitable(plain)
-            waiting += _used(plain)
-    return function
+    """A plain function as compiled code may call it, with the plain functions that it calls."""
+    adopted: dict[Any, Any] = {}
+
+    def adopt(value: Any) -> Any:
+        if not isinstance(value, types.FunctionType):
+            return value
+        if value not in adopted:
+            mine = adopted[value] = lift(value)
+            names = {name for code in _codes(value.__code__) for name in code.co_names}
+            for name in names & mine.__globals__.keys():
+                mine.__globals__[name] = adopt(mine.__globals__[name])
+            for cell in mine.__closure__ or ():
+                cell.cell_contents = adopt(cell.cell_contents)
+            register_jitable(mine)
+        return adopted[value]
+
+    return adopt(function)
 
 
 # ---- where parallel is safe --------------------------------------------------------------------

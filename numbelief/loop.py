@@ -17,6 +17,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from numbelief import kernels, native, tuning
+from numbelief.kernels import copy, fill, row, window
 from numbelief.rules import Rule
 
 # How a run stands after a point. From 0 on these are the status codes of SciPy's BFGS.
@@ -69,8 +70,8 @@ def run(rates, x, g, state, clock, numbers, options, watch, tuner, objective):
 
     Rates of NaN ask for the automatic one.
     """
-    x, g, state, clock, numbers, options, watch, tuner = borrow(
-        (x, g, state, clock, numbers, options, watch, tuner)
+    rates, x, g, state, clock, numbers, options, watch, tuner, objective = borrow(
+        (rates, x, g, state, clock, numbers, options, watch, tuner, objective)
     )
     if isnan(rates[0]):
         return search(rates.size, x, g, state, clock, numbers, options, watch, tuner, objective)
@@ -121,8 +122,8 @@ def solve_rows(jobs, outcome, start, rates, arrays, options, watch, tuner, objec
     ``jobs`` is (pile, stop): the row to take next, and whether to end early. ``start`` is (X0,
     clock, control, iterate), ``outcome`` the arrays that get each row's results.
     """
-    jobs, outcome, start, rates, arrays, options, watch, tuner = borrow(
-        (jobs, outcome, start, rates, arrays, options, watch, tuner)
+    jobs, outcome, start, rates, arrays, options, watch, tuner, objective = borrow(
+        (jobs, outcome, start, rates, arrays, options, watch, tuner, objective)
     )
     pile, stop = jobs
     X0, first_clock, first_control, first_tuner, iterate = start
@@ -131,53 +132,38 @@ def solve_rows(jobs, outcome, start, rates, arrays, options, watch, tuner, objec
     control, recent, best, _, _, average, previous, _, _ = watch
     block = objective[2]
     while not stop[0]:
-        row = native.take(pile)
-        if row >= len(X0):
+        k = native.take(pile)
+        if k >= len(X0):
             break
-        block[native.ROW], block[native.CALLS] = row, 0
-        own = row * x.size, (row + 1) * x.size
-        _copy(kernels.window(X0, *own), x)
+        block[native.ROW], block[native.CALLS] = k, 0
+        copy(row(X0, k), x)
         clock[0], control[0], tuner[0][0] = first_clock[0], first_control[0], first_tuner[0]
-        _fill(g, 0)
-        _fill(state, 0)
-        _fill(recent, inf)
-        _fill(best, 0)
-        _fill(average, 0)
-        _fill(previous, 0)
+        fill(g, 0)
+        fill(state, 0)
+        fill(recent, inf)
+        fill(best, 0)
+        fill(average, 0)
+        fill(previous, 0)
         how = NONFINITE
         if kernels.largest(x) < inf:
             how = first(x, g, watch, objective)
         while how == RUNNING and not stop[0]:
             lo = control[0].nit % rates.size
-            some = kernels.window(rates, lo, min(lo + CHUNK, rates.size))
+            some = window(rates, lo, min(lo + CHUNK, rates.size))
             how = run(some, x, g, state, clock, numbers, options, watch, tuner, objective)
-        fun[row] = control[0].fun
+        fun[k] = control[0].fun
         which = choose(iterate, how, control)
         if which == BEST:
-            fun[row] = control[0].best_fun
-            _copy(kernels.window(best, 0, x.size), x)
-            _copy(kernels.window(best, x.size, 2 * x.size), g)
+            fun[k] = control[0].best_fun
+            copy(row(best, 0), x)
+            copy(row(best, 1), g)
         elif which == AVERAGE:
-            _copy(average, x)
-            fun[row] = evaluate(x, g, *objective)
-        nfev[row] = njev[row] = block[native.CALLS]
-        nit[row], status[row] = max(control[0].nit, 0), how
-        _copy(x, kernels.window(X, *own))
-        _copy(g, kernels.window(G, *own))
-
-
-@register_jitable
-def _copy(source, target):
-    """An assignment of slices would look for an overlap each time."""
-    for i in range(source.size):
-        target[i] = source[i]
-
-
-@register_jitable
-def _fill(array, value):
-    flat = kernels.window(array, 0, array.size)
-    for i in range(flat.size):
-        flat[i] = value
+            copy(average, x)
+            fun[k] = evaluate(x, g, *objective)
+        nfev[k] = njev[k] = block[native.CALLS]
+        nit[k], status[k] = max(control[0].nit, 0), how
+        copy(x, row(X, k))
+        copy(g, row(G, k))
 
 
 @register_jitable
@@ -245,7 +231,7 @@ def _observe(
     norm = 0.0
     for b in prange(blocks):
         lo, hi = b * kernels.BLOCK, min(x.size, (b + 1) * kernels.BLOCK)
-        x_block, g_block = kernels.window(x, lo, hi), kernels.window(g, lo, hi)
+        x_block, g_block = window(x, lo, hi), window(g, lo, hi)
         low, high = kernels.cut(lower, lo, hi), kernels.cut(upper, lo, hi)
         norm = max(norm, _norm_block(x_block, g_block, low, high))
     now.still = now.still + 1 if fun == now.fun and norm == now.norm else 0
@@ -253,7 +239,7 @@ def _observe(
     if history.size:
         history[now.nit, 0], history[now.nit, 1], history[now.nit, 2] = fun, norm, rate
     if points.size:
-        _copy(x, kernels.window(points, now.nit * x.size, (now.nit + 1) * x.size))
+        copy(x, row(points, now.nit))
     if not (isfinite(fun) and isfinite(norm)):
         return NONFINITE
     # Of points with the same value, which is common in float32, the flattest is the best.
@@ -261,8 +247,8 @@ def _observe(
         now.best_fun, now.best_norm, now.best_nit = fun, norm, now.nit
         for b in prange(blocks):
             lo, hi = b * kernels.BLOCK, min(x.size, (b + 1) * kernels.BLOCK)
-            _copy(kernels.window(x, lo, hi), kernels.window(best, lo, hi))
-            _copy(kernels.window(g, lo, hi), kernels.window(best, x.size + lo, x.size + hi))
+            copy(window(x, lo, hi), window(row(best, 0), lo, hi))
+            copy(window(g, lo, hi), window(row(best, 1), lo, hi))
     if average.size:
         weight = x.dtype.type(1 / (now.nit + 1))
         for i in prange(x.size):
@@ -271,8 +257,8 @@ def _observe(
         moved = reach = 0.0
         for b in prange(blocks):
             lo, hi = b * kernels.BLOCK, min(x.size, (b + 1) * kernels.BLOCK)
-            reach = max(reach, kernels.largest(kernels.window(x, lo, hi)))
-            moved = max(moved, _move(kernels.window(x, lo, hi), kernels.window(previous, lo, hi)))
+            reach = max(reach, kernels.largest(window(x, lo, hi)))
+            moved = max(moved, _move(window(x, lo, hi), window(previous, lo, hi)))
         now.moved, now.reach = moved, reach
     if now.ftol > 0:
         now.window_fun, recent[now.nit % WINDOW] = recent[now.nit % WINDOW], now.best_fun
@@ -309,8 +295,8 @@ def bind(rule: Rule, evaluate: Any, *, parallel: bool, nogil: bool) -> Callable[
     names["step"] = kernels.compile_step(rule, parallel=parallel, nogil=nogil)
     names["observe"] = compile_observe(parallel=parallel, nogil=nogil)
     names["evaluate"] = evaluate
-    searching = kernels.lift(search, "", **names)
-    return kernels.lift(run, "", borrow=lambda arrays: arrays, search=searching, **names)
+    searching = kernels.lift(search, "in_python", **names)
+    return kernels.lift(run, "in_python", borrow=lambda arrays: arrays, search=searching, **names)
 
 
 def compile_rows(rule: Rule) -> Any:
@@ -323,7 +309,7 @@ def _compile_rows(rule: type[Rule], slots: int) -> Any:
     salt = kernels.rule_salt(rule)
     evaluate, observe = kernels.part(_evaluate), _observe_part(False)
     lifted = {
-        "first": kernels.lift(first, "", evaluate=evaluate, observe=observe),
+        "first": kernels.lift(first, evaluate=evaluate, observe=observe),
         "run": _lifted_run(rule, slots, False, ""),
         "choose": choose,
     }
@@ -361,7 +347,7 @@ def _lifted_run(rule: type[Rule], slots: int, parallel: bool, salt: str) -> Any:
         **tuning.parts(rule, slots, parallel),  # type: ignore[arg-type]
     }
     # Not in line: the variables of both loops do not fit into the registers of one.
-    names["search"] = kernels.part(kernels.lift(search, "", **names), inline=False)
+    names["search"] = kernels.part(kernels.lift(search, **names), inline=False)
     return kernels.lift(run, salt, **names)
 
 

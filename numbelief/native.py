@@ -51,6 +51,7 @@ class Raised(Exception):
 FUN_TYPE: Any
 JAC_TYPE: Any
 fresh: Any
+opened: Any
 ARGS_POINTER: Any
 NUMBER_POINTER: Any
 
@@ -186,7 +187,6 @@ def _row_type(kind: Any) -> Any:
     return kind[0].dtype if kind[0].ndim == 1 else kind[0].copy(ndim=kind[0].ndim - 1)
 
 
-@register_jitable
 def _fresh(block, n, x):
     """A copy of x, which a function may change, as it may in Python."""
     copy = carray(_pointer(block[COPY], NUMBER_POINTER), n)
@@ -195,9 +195,14 @@ def _fresh(block, n, x):
     return copy
 
 
-def _inplace(n, x, g, data):
+def _opened(data):
+    """The words of a block, and the arguments that it leads to."""
     block = carray(data, WORDS, np.intp)
-    args = _of_row(_load(_pointer(block[ARGS], ARGS_POINTER)), block[ROW])
+    return block, _of_row(_load(_pointer(block[ARGS], ARGS_POINTER)), block[ROW])
+
+
+def _inplace(n, x, g, data):
+    block, args = opened(data)
     g = carray(g, n)
     for i in range(n):  # a coordinate that fun forgets must not pass for a gradient
         g[i] = np.nan
@@ -208,8 +213,7 @@ def _inplace(n, x, g, data):
 
 
 def _together(n, x, g, data):
-    block = carray(data, WORDS, np.intp)
-    args = _of_row(_load(_pointer(block[ARGS], ARGS_POINTER)), block[ROW])
+    block, args = opened(data)
     x = fresh(block, n, carray(x, n))
     failed, pair = _call(block[FUN], FUN_TYPE, (x,) + args)  # noqa: RUF005
     block[FAILED] = failed or pair[1].size != n
@@ -219,8 +223,7 @@ def _together(n, x, g, data):
 
 
 def _separate(n, x, g, data):
-    block = carray(data, WORDS, np.intp)
-    args = _of_row(_load(_pointer(block[ARGS], ARGS_POINTER)), block[ROW])
+    block, args = opened(data)
     x = carray(x, n)
     failed, value = _call(block[FUN], FUN_TYPE, (fresh(block, n, x),) + args)  # noqa: RUF005
     block[FAILED] = failed
@@ -478,7 +481,9 @@ def _adapter(form: Any, number: Any, args: Any, **names: Any) -> Any:
     names |= {"ARGS_POINTER": nb.CPointer(args), "NUMBER_POINTER": nb.CPointer(number)}
     salt = hashlib.sha256(repr((names, kernels.source_salt())).encode()).hexdigest()[:16]
     # Not a global of this file, so that each adapter has its own types.
-    fresh = register_jitable(kernels.lift(_fresh, salt, **names))
-    adapter = kernels.lift(_FORMS[form], salt, fresh=fresh, **names)
+    for template in (_fresh, _opened):
+        lifted = kernels.lift(template, salt, **names)
+        names[template.__name__[1:]] = register_jitable(lifted)
+    adapter = kernels.lift(_FORMS[form], salt, **names)
     pointer = nb.CPointer(number)
     return kernels.compile_c(adapter, nb.float64(nb.intp, pointer, pointer, nb.voidptr))

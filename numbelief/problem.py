@@ -12,8 +12,9 @@ from numbelief.checks import as_array, as_gradient, as_scalar
 from numbelief.sets import Box
 
 _DIFFERENCES = ("2-point", "3-point", "cs")
-# A compiled function that writes past its array is caught if it stays within so many numbers.
-_MARGIN = 64
+# A compiled function that writes past its array is caught if it stays within so many numbers, as
+# one for many times as many variables does.
+_MARGIN = 4096
 
 
 class Problem:
@@ -36,9 +37,6 @@ class Problem:
     ----------
     nfev, njev : int
         Evaluations of the function and of the gradient so far.
-    evaluate : callable
-        ``evaluate(x, g)`` returns fun(x) as a float and fills g. The user's functions get copies of
-        x, so that they may keep or change them.
     native : numbelief.native.Objective or None
         The same for a loop in machine code.
     """
@@ -62,18 +60,18 @@ class Problem:
         self.njev = 0
         self._box = box
         self._step_option = _difference_step(finite_difference, x.size)
-        self.evaluate: Callable[[NDArray[Any], NDArray[Any]], float]
+        self._form: str  # the method that evaluates
         if callable(jac) or native.is_compiled(jac):
-            self.evaluate = self._separate
+            self._form = "_separate"
         elif jac is True:
-            self.evaluate = self._together
+            self._form = "_together"
         elif jac is None or jac is False or isinstance(jac, str):
             scheme = jac or "2-point"
             if scheme == "inplace":
-                self.evaluate = self._inplace
+                self._form = "_inplace"
             elif scheme in _DIFFERENCES:
                 self._scheme = scheme
-                self.evaluate = self._differences
+                self._form = "_differences"
             else:
                 raise ValueError(
                     "jac must be a callable, True, 'inplace', '2-point', '3-point', 'cs' or None, "
@@ -83,12 +81,22 @@ class Problem:
             raise TypeError(f"jac must be a callable, True, a string or None, got {jac!r}")
         self.native = self._compile(fun, jac, compiled, x)
 
+    @property
+    def evaluate(self) -> Callable[[NDArray[Any], NDArray[Any]], float]:
+        """``evaluate(x, g)`` returns fun(x) as a float and fills g.
+
+        The user's functions get copies of x, so that they may keep or change them.
+        """
+        # Not an attribute: a problem that holds its own method lives, with args, until the garbage
+        # collector runs.
+        method: Callable[[NDArray[Any], NDArray[Any]], float] = getattr(self, self._form)
+        return method
+
     def of_row(self, row: int) -> "Problem":
         """The same with row i of each argument that is `numbelief.native.PerRow`."""
         problem = copy.copy(self)
         problem.args = self._of_row(row)
         problem.nfev = problem.njev = 0
-        problem.evaluate = getattr(problem, self.evaluate.__name__)
         return problem
 
     def _of_row(self, row: int) -> tuple[Any, ...]:
@@ -129,7 +137,7 @@ class Problem:
 
     def first(self, x: NDArray[Any], g: NDArray[Any]) -> float:
         """Evaluate, and look whether a compiled function writes past the end of its gradient."""
-        if self.evaluate != self._inplace or self.native is None:
+        if self._form != "_inplace" or self.native is None:
             return self.evaluate(x, g)
         padded = np.full(x.size + 2 * _MARGIN, -7.0, x.dtype)
         fun = self.evaluate(x, padded[_MARGIN:-_MARGIN])

@@ -837,8 +837,9 @@ class AdaBound(Rule):
 
     Notes
     -----
-    The official code scales ``final_lr`` with a learning-rate schedule; here it stays as given. The
-    paper divides the clipped rate by :math:`\sqrt t` for its regret bound only.
+    The official code scales ``final_lr`` with a learning-rate schedule; here it stays as given, and
+    scales with an automatic rate, in units of the default one: it has the units of x. The paper
+    divides the clipped rate by :math:`\sqrt t` for its regret bound only.
 
     Examples
     --------
@@ -874,12 +875,22 @@ class AdaBound(Rule):
         if self.gamma == 0:
             raise ValueError("gamma must be above 0, got 0.0")
 
+    @classmethod
+    def number_names(cls):
+        return (*super().number_names(), "own_rate")
+
+    @property
+    def own_rate(self) -> float:
+        """The rate that final_lr belongs to, where the rate is free; else 0."""
+        return self.default_rate if self.learning_rate is None else 0.0
+
     @staticmethod
     def coefficients(h, rate, t, bias1, bias2):
         if not h.bias_correction:
             bias1 = bias2 = 1.0
-        lower = h.final_lr * (1 - 1 / (h.gamma * t + 1))
-        upper = h.final_lr * (1 + 1 / (h.gamma * t))
+        final = h.final_lr * (rate / h.own_rate if h.own_rate > 0 else 1.0)
+        lower = final * (1 - 1 / (h.gamma * t + 1))
+        upper = final * (1 + 1 / (h.gamma * t))
         return rate * sqrt(bias2) / bias1, lower, upper, 1 - h.beta1, 1 - h.beta2
 
     @staticmethod

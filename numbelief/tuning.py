@@ -29,7 +29,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from numbelief import kernels
-from numbelief.kernels import SUM_BLOCK, window
+from numbelief.kernels import SUM_BLOCK, copy, fill, limit, row, window
 from numbelief.rules import Rule
 
 # Of 142 problems within 1,000 gradients, 1 pair solves 96.5 %, 2 97.9 %, 3 and more 99.3 %; within
@@ -44,6 +44,8 @@ FACTOR = 10.0
 # The slots are cleared when the gradient has fallen to this share of what it was: a mean of squares
 # of gradients ten times as large says nothing of today's.
 STALE = 0.1
+# Below this share of the unit that the rule sees gradients in, its eps would count: a new unit.
+FAINT = 1e-6
 # The first step moves no coordinate by more than this share of the largest.
 FIRST = 0.1
 # In units of the last place of fun: below this, fun cannot tell and the slopes do.
@@ -57,6 +59,7 @@ _RECORD = np.dtype(
     [
         ("rate", "f8"),  # what the next step of the rule gets
         ("scale", "f8"),  # the rule sees gradients times this, so that eps has no unit
+        ("scaled", "i8"),  # whether it may differ from 1
         ("fun", "f8"),  # at the base
         ("slope", "f8"),  # of fun along the direction, at the base
         ("length", "f8"),  # of the trial, in units of the direction
@@ -81,11 +84,11 @@ def new_tuner(x: NDArray[Any], *, on: bool, scaled: bool) -> tuple[NDArray[Any],
     """The memory of an automatic rate: a record, the base (x and g), s and y, s.y and alpha.
 
     It is empty for a rate that is given (``on=False``). Without ``scaled`` the rule sees gradients
-    in their own unit, as a limit on them or a coupled decay needs.
+    in their own unit, as a limit on them needs.
     """
     n, pairs = (x.size, PAIRS) if on else (0, 0)
     record = np.zeros(1, _RECORD)
-    record["scale"] = 0 if scaled else 1
+    record["scaled"] = scaled
     return (
         record,
         np.zeros((2, n), x.dtype),
@@ -134,12 +137,6 @@ def _shift(a, factor, b):
         a[i] += c * b[i]
 
 
-@register_jitable
-def _row(array, k):
-    n = array.shape[1]
-    return window(array, k * n, (k + 1) * n)
-
-
 # ---- the method --------------------------------------------------------------------------------
 
 
@@ -153,18 +150,8 @@ def _is_held(x, g, lower, upper, i):
 
 
 @register_jitable
-def _within(value, lower, upper, i):
-    if lower is None:
-        return value
-    else:
-        return min(max(value, lower[i]), upper[i])
-
-
-@register_jitable
 def _clear(state, clock):
-    flat = window(state, 0, state.size)
-    for i in range(flat.size):
-        flat[i] = 0
+    fill(state, 0)
     now = clock[0]
     now.t = 0
     now.bias1 = now.bias2 = 0.0
@@ -174,15 +161,15 @@ def _prepare(g, record, base, pairs, products, lower, upper):
     """The first loop: g becomes what the rule shall see of the gradient at the base."""
     now = record[0]
     memory = pairs.shape[0] // 2
-    x0, g0 = _row(base, 0), _row(base, 1)
+    x0, g0 = row(base, 0), row(base, 1)
     zero = g.dtype.type(0)
     for i in range(g.size):
         g[i] = zero if _is_held(x0, g0, lower, upper, i) else g0[i]
     for k in range(now.pairs - 1, max(now.pairs - memory, 0) - 1, -1):
         j = k % memory
-        alpha = dot(_row(pairs, j), g) / products[0, j]
+        alpha = dot(row(pairs, j), g) / products[0, j]
         products[1, j] = alpha
-        shift(g, -alpha, _row(pairs, memory + j))
+        shift(g, -alpha, row(pairs, memory + j))
     scale = g.dtype.type(now.scale)
     for i in range(g.size):
         g[i] *= scale
@@ -192,18 +179,18 @@ def _aim(x, record, base, pairs, products, lower, upper):
     """The second loop, after the rule's step: x becomes the first trial. Does it lead down?"""
     now = record[0]
     memory = pairs.shape[0] // 2
-    x0, g0 = _row(base, 0), _row(base, 1)
+    x0, g0 = row(base, 0), row(base, 1)
     for i in range(x.size):
         x[i] -= x0[i]
     for k in range(max(now.pairs - memory, 0), now.pairs):
         j = k % memory
-        beta = dot(_row(pairs, memory + j), x) / products[0, j]
-        shift(x, -(products[1, j] + beta), _row(pairs, j))
-    direction = _row(pairs, now.pairs % memory)  # the oldest step is needed no more
+        beta = dot(row(pairs, memory + j), x) / products[0, j]
+        shift(x, -(products[1, j] + beta), row(pairs, j))
+    direction = row(pairs, now.pairs % memory)  # the oldest step is needed no more
     zero = x.dtype.type(0)
     for i in range(x.size):
         p = zero if _is_held(x0, g0, lower, upper, i) else x[i]
-        x[i] = _within(x0[i] + p, lower, upper, i)
+        x[i] = limit(x0[i] + p, lower, upper, i)
         direction[i] = x[i] - x0[i]
     now.slope, now.length, now.trials = dot(direction, g0), 1.0, 0
     return -inf < now.slope < 0
@@ -221,8 +208,7 @@ def _propose(fun, x, g, state, clock, numbers, options, record, base, pairs, pro
     elif now.trials == TRIALS and not _begin_anew(state, clock, record):
         return _return_to_base(x, g, base)
     while True:
-        for i in range(x.size):
-            x[i] = base[0, i]
+        copy(row(base, 0), x)
         prepare(g, record, base, pairs, products, lower, upper)
         step(x, g, state, clock, numbers, now.rate, *options)
         if aim(x, record, base, pairs, products, lower, upper):
@@ -233,8 +219,8 @@ def _propose(fun, x, g, state, clock, numbers, options, record, base, pairs, pro
 
 @register_jitable
 def _return_to_base(x, g, base):
-    for i in range(x.size):
-        x[i], g[i] = base[0, i], base[1, i]
+    copy(row(base, 0), x)
+    copy(row(base, 1), g)
     return False
 
 
@@ -254,11 +240,10 @@ def _start(fun, x, g, state, clock, numbers, options, record, base):
     """Find the first rate: the rule's own first step tells what a rate of 1 does."""
     now = record[0]
     largest_x, largest_g = kernels.largest(x), kernels.largest(g)
-    for i in range(x.size):
-        base[0, i], base[1, i] = x[i], g[i]
+    copy(x, row(base, 0))
+    copy(g, row(base, 1))
     now.fun, now.reference = fun, largest_g
-    if now.scale == 0:
-        now.scale = 1 / largest_g if largest_g > 0 else 1.0
+    now.scale = 1 / largest_g if now.scaled and largest_g > 0 else 1.0
     scale = g.dtype.type(now.scale)
     for i in range(x.size):
         g[i] *= scale
@@ -279,8 +264,8 @@ def _judge(fun, x, g, state, clock, options, record, base, pairs, products):
     now = record[0]
     memory = pairs.shape[0] // 2
     place = now.pairs % memory
-    direction, change = _row(pairs, place), _row(pairs, memory + place)
-    x0, g0 = _row(base, 0), _row(base, 1)
+    direction, change = row(pairs, place), row(pairs, memory + place)
+    x0, g0 = row(base, 0), row(base, 1)
     lower, upper = options[3], options[4]
     slope, largest = dot(direction, g), kernels.largest(g)
     finite = isfinite(fun) and isfinite(slope) and largest < inf
@@ -300,7 +285,7 @@ def _judge(fun, x, g, state, clock, options, record, base, pairs, products):
         now.length *= min(max(share, SHORTEST), LONGEST)
         length = x.dtype.type(now.length)
         for i in range(x.size):
-            x[i] = _within(x0[i] + length * direction[i], lower, upper, i)
+            x[i] = limit(x0[i] + length * direction[i], lower, upper, i)
         return SHORTENED
     bend = slope - now.slope
     # Where the slope would vanish, were it a straight line, in units of the direction.
@@ -319,6 +304,8 @@ def _judge(fun, x, g, state, clock, options, record, base, pairs, products):
     if largest <= STALE * now.reference:
         now.reference = largest
         _clear(state, clock)
+        if now.scaled and 0 < largest * now.scale < FAINT:
+            now.scale = 1 / largest
     return STEPPED
 
 
@@ -375,11 +362,10 @@ def parts(rule: type[Rule], slots: int, parallel: bool) -> dict[str, Any]:
     names = _parts(parallel)
     proposing = kernels.lift(
         _propose,
-        "",
         step=advance,
         prepare=names["prepare"],
         aim=names["aim"],
-        _start=kernels.part(kernels.lift(_start, "", step=advance), inline=False),
+        _start=kernels.part(kernels.lift(_start, step=advance), inline=False),
     )
     return {"propose": kernels.part(proposing, inline=False), "judge": names["judge"]}
 
@@ -395,6 +381,6 @@ def _parts(parallel: bool) -> dict[str, Any]:
     # does not know that a window is part of one.
     templates = {"prepare": _prepare, "aim": _aim, "judge": _judge}
     return {
-        name: kernels.part(kernels.lift(template, "", **bound), inline=False)
+        name: kernels.part(kernels.lift(template, **bound), inline=False)
         for name, template in templates.items()
     }

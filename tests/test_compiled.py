@@ -467,7 +467,7 @@ def test_python_takes_what_the_compiled_loop_refuses():
     assert result.success
 
 
-@pytest.mark.parametrize("where", [-1, 0, 3])
+@pytest.mark.parametrize("where", [-1, 0, 3, 1000])
 def test_writing_beyond_the_gradient(where):
     @njit
     def careless(x, grad):

@@ -293,3 +293,42 @@ def test_the_callers_array_is_the_parameter_array():
     opt.step(np.ones(3))
     assert opt.x is x
     assert x.tolist() == [0.5, 0.5, 0.5]
+
+
+def test_inner_functions_have_names_of_their_own():
+    """Machine code brings its inner functions along, and a linker takes the first of each name.
+
+    With one name for the steps of all rules, two processes could compile kernels of which a third
+    gave one rule the slots of another.
+    """
+    kinds = [(SGD, 0), (Adam, 2), (Adam, 3), (AdaBelief, 2)]
+    steps = [kernels.compile_advance(rule, slots, False, False) for rule, slots in kinds]
+    names = {step.py_func.__qualname__ for step in steps}
+    assert len(names) == len(kinds)
+    script = "; ".join(
+        [
+            "from numbelief import SGD, kernels",
+            "print(kernels.compile_advance(SGD, 0, False, False).py_func.__qualname__)",
+        ]
+    )
+    other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert other.stdout.startswith("_advance_")
+    assert other.stdout.strip() not in names
+
+
+def test_functions_that_a_rule_calls_stay_as_they_are():
+    def helper(x):
+        return 2 * x
+
+    def update(x):
+        return helper(x) + scaled(x)
+
+    adopted = kernels._adopt(update)
+    assert adopted is not update
+    assert adopted(3.0) == update(3.0) == numba.njit(lambda x: adopted(x))(3.0) == 15.0
+    assert update.__qualname__.endswith("update")
+
+
+def scaled(x):
+    """What `update` above finds in its module."""
+    return 3 * x

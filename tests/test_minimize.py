@@ -1,9 +1,11 @@
 """minimize: gradient forms, stopping, results, callbacks, checkpoints, SciPy's door."""
 
 import copy
+import gc
 import subprocess
 import sys
 import textwrap
+import weakref
 
 import numba
 import numpy as np
@@ -781,3 +783,21 @@ def test_unknown_options_warn():
 def test_options_of_none_are_defaults():
     np.testing.assert_array_equal(run(ftol=None, max_norm=None).x, run().x)
     assert ROSENBROCK.fun(run(maxiter=1e2).x) == run(maxiter=100).fun
+
+
+def test_a_run_leaves_nothing_behind():
+    """A problem that held its own method once kept the data until the garbage collector ran."""
+
+    class Data:
+        pass
+
+    data = Data()
+    gone = weakref.ref(data)
+    gc.collect()
+    gc.disable()
+    try:
+        minimize(lambda x, data: (x @ x, 2 * x), np.ones(2), (data,), jac=True)
+        del data
+        assert gone() is None
+    finally:
+        gc.enable()
