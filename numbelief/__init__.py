@@ -1,6 +1,7 @@
 """First-order optimization over NumPy arrays: AdaBelief and its family, compiled by Numba."""
 
-from typing import TYPE_CHECKING
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from numbelief import rules as rules
 from numbelief import schedules as schedules
@@ -22,3 +23,10 @@ if not TYPE_CHECKING:
         "sets",
         *rules.__all__,
     ]
+
+
+def __getattr__(name: str) -> Any:
+    # On use only: it takes as long to import as all the rest.
+    if name == "online":
+        return importlib.import_module("numbelief.online")
+    raise AttributeError(f"module 'numbelief' has no attribute {name!r}")

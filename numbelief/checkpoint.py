@@ -1,13 +1,14 @@
 """Checkpoint files: a header and arrays in one ``.npz``, without pickle, replaced atomically."""
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,27 @@ def differences(saved: dict[str, Any], rule: Rule) -> list[str]:
         for name in {**old, **new}
         if old.get(name) != new.get(name)
     ]
+
+
+def fingerprint(value: Any) -> str | None:
+    """A short hash of arrays, numbers, tuples and dataclasses of them; None of None."""
+    if value is None:
+        return None
+    digest = hashlib.sha256()
+
+    def add(part: Any) -> None:
+        if is_dataclass(part):
+            digest.update(type(part).__name__.encode())
+            add(tuple(getattr(part, f.name) for f in fields(part)))
+        elif isinstance(part, tuple):
+            for each in part:
+                add(each)
+        else:
+            array = np.asarray(part)
+            digest.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
+
+    add(value)
+    return digest.hexdigest()[:16]
 
 
 def _describe_rate(rate: Any) -> Any:

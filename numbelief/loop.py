@@ -8,7 +8,7 @@ nowhere else.
 
 import functools
 from collections.abc import Callable
-from math import inf, isfinite, isnan, nan
+from math import inf, isfinite, nan
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from numbelief import kernels, native, tuning
-from numbelief.kernels import copy, fill, row, window
+from numbelief.kernels import copy, evaluate_at, fill, row, window
 from numbelief.rules import Rule
 
 # How a run stands after a point. From 0 on these are the status codes of SciPy's BFGS.
@@ -66,15 +66,10 @@ def new_control(
 
 
 def run(rates, x, g, state, clock, numbers, options, watch, tuner, objective):
-    """From an observed point, take one step for each rate, unless a point ends the run.
-
-    Rates of NaN ask for the automatic one.
-    """
+    """From an observed point, take one step for each rate, unless a point ends the run."""
     rates, x, g, state, clock, numbers, options, watch, tuner, objective = borrow(
         (rates, x, g, state, clock, numbers, options, watch, tuner, objective)
     )
-    if isnan(rates[0]):
-        return search(rates.size, x, g, state, clock, numbers, options, watch, tuner, objective)
     status = RUNNING
     for rate in rates:
         step(x, g, state, clock, numbers, rate, *options)
@@ -85,10 +80,13 @@ def run(rates, x, g, state, clock, numbers, options, watch, tuner, objective):
     return status
 
 
-def search(count, x, g, state, clock, numbers, options, watch, tuner, objective):
-    """Take so many steps with the automatic rate; see `numbelief.tuning`."""
+def search(rates, x, g, state, clock, numbers, options, watch, tuner, objective):
+    """Take as many steps with the automatic rate; see `numbelief.tuning`."""
+    rates, x, g, state, clock, numbers, options, watch, tuner, objective = borrow(
+        (rates, x, g, state, clock, numbers, options, watch, tuner, objective)
+    )
     status = RUNNING
-    for _ in range(count):
+    for _ in range(rates.size):
         fun = watch[0]["fun"][0]
         verdict = tuning.LOST
         while verdict != tuning.STEPPED:
@@ -129,7 +127,7 @@ def solve_rows(jobs, outcome, start, rates, arrays, options, watch, tuner, objec
     X0, first_clock, first_control, first_tuner, iterate = start
     X, G, fun, nit, nfev, njev, status = outcome
     x, g, state, clock, numbers = arrays
-    control, recent, best, _, _, average, previous, _, _ = watch
+    control, recent, best, _, _, _, _, average, previous, _, _ = watch
     block = objective[2]
     while not stop[0]:
         k = native.take(pile)
@@ -217,13 +215,26 @@ def _verdict(control):
     return RUNNING
 
 
-def _observe(
-    fun, rate, x, g, control, recent, best, lower, upper, average, previous, history, points
-):
+@register_jitable
+def _largest_projected_onto(x, g, probe, projection):
+    """The largest magnitude of x - project(x - g), in the metric of the space."""
+    trial = row(probe, 0)
+    for i in range(x.size):
+        trial[i] = x[i] - g[i]
+    address, data, _ = projection
+    evaluate_at(address, trial, row(probe, 1), data)
+    for i in range(x.size):
+        trial[i] = x[i] - trial[i]
+    return kernels.largest(trial)
+
+
+def _observe(fun, rate, x, g, control, recent, best, lower, upper, probe, projection,
+             average, previous, history, points):  # fmt: skip
     """Look at a newly evaluated point: keep what is to be kept of it, and say how the run stands.
 
     ``average``, ``previous`` (needed by xtol), ``history`` and ``points`` may be empty: not kept.
-    The norm is that of the projected gradient, as in L-BFGS-B.
+    The norm is that of the projected gradient, as in L-BFGS-B. ``projection`` is that of a set
+    other than a box, or None; ``probe`` then has a row of scratch memory and a row of ones.
     """
     now = control[0]
     now.nit += 1
@@ -234,6 +245,9 @@ def _observe(
         x_block, g_block = window(x, lo, hi), window(g, lo, hi)
         low, high = kernels.cut(lower, lo, hi), kernels.cut(upper, lo, hi)
         norm = max(norm, _norm_block(x_block, g_block, low, high))
+    if projection is not None:  # noqa: SIM102  Numba drops the branch only where it stands alone
+        if norm < inf:
+            norm = _largest_projected_onto(x, g, probe, projection)
     now.still = now.still + 1 if fun == now.fun and norm == now.norm else 0
     now.fun, now.norm = fun, norm
     if history.size:
@@ -270,7 +284,7 @@ def _look(fun, rate, x, g, *watch):
 
 
 def _evaluate(x, g, address, data, block):
-    fun = native.evaluate_at(address, x, g, data)
+    fun = evaluate_at(address, x, g, data)
     if block[native.FAILED]:
         raise native.Raised
     block[native.CALLS] += 1
@@ -291,63 +305,67 @@ def _observe_part(parallel: bool) -> Any:
 
 def bind(rule: Rule, evaluate: Any, *, parallel: bool, nogil: bool) -> Callable[..., int]:
     """The loop around an objective that Python calls."""
-    names = tuning.compile_parts(rule, parallel=parallel, nogil=nogil)
-    names["step"] = kernels.compile_step(rule, parallel=parallel, nogil=nogil)
+    if rule.learning_rate is None:
+        template, names = search, tuning.compile_parts(rule, parallel=parallel, nogil=nogil)
+    else:
+        template = run
+        names = {"step": kernels.compile_step(rule, parallel=parallel, nogil=nogil)}
     names["observe"] = compile_observe(parallel=parallel, nogil=nogil)
-    names["evaluate"] = evaluate
-    searching = kernels.lift(search, "in_python", **names)
-    return kernels.lift(run, "in_python", borrow=lambda arrays: arrays, search=searching, **names)
+    names["borrow"] = lambda arrays: arrays
+    return kernels.lift(template, "in_python", evaluate=evaluate, **names)
 
 
 def compile_rows(rule: Rule) -> Any:
     """Compile `solve_rows` for objectives that are called by address."""
-    return _compile_rows(type(rule), len(rule.state_names))  # type: ignore[arg-type]
+    kind = type(rule), len(rule.state_names), rule.learning_rate is None
+    return _compile_rows(*kind)  # type: ignore[arg-type]
 
 
 @functools.cache
-def _compile_rows(rule: type[Rule], slots: int) -> Any:
+def _compile_rows(rule: type[Rule], slots: int, automatic: bool) -> Any:
     salt = kernels.rule_salt(rule)
     evaluate, observe = kernels.part(_evaluate), _observe_part(False)
     lifted = {
         "first": kernels.lift(first, evaluate=evaluate, observe=observe),
-        "run": _lifted_run(rule, slots, False, ""),
+        "run": _lifted_run(rule, slots, automatic, False, ""),
         "choose": choose,
     }
     names = {name: kernels.part(function, inline=False) for name, function in lifted.items()}
     names["evaluate"] = evaluate
     names["borrow"] = native.borrow
-    whole = kernels.lift(solve_rows, f"{rule.__name__}_{slots}_{salt}", **names)
+    name = f"{rule.__name__}_{slots}_{automatic:d}_{salt}"
+    whole = kernels.lift(solve_rows, name, **names)
     return kernels.jit(whole, cache=salt is not None, nogil=True)
 
 
 def compile_run(rule: Rule, *, parallel: bool) -> Any:
     """Compile the loop around an objective that is called by address.
 
-    It takes what `run` takes; its ``objective`` is the address, the data and the block of a
-    `numbelief.native.Objective`.
+    It takes what `run` or, for a rule without a rate, `search` takes; its ``objective`` is the
+    address, the data and the block of a `numbelief.native.Objective`.
     """
-    return _compile_run(type(rule), len(rule.state_names), parallel)  # type: ignore[arg-type]
+    kind = type(rule), len(rule.state_names), rule.learning_rate is None
+    return _compile_run(*kind, parallel)  # type: ignore[arg-type]
 
 
 @functools.cache
-def _compile_run(rule: type[Rule], slots: int, parallel: bool) -> Any:
+def _compile_run(rule: type[Rule], slots: int, automatic: bool, parallel: bool) -> Any:
     salt = kernels.rule_salt(rule)
     name = f"{rule.__name__}_{slots}_{parallel:d}_{salt}"
-    whole = _lifted_run(rule, slots, parallel, name)
+    whole = _lifted_run(rule, slots, automatic, parallel, name)
     return kernels.jit(whole, cache=salt is not None, nogil=True)
 
 
-def _lifted_run(rule: type[Rule], slots: int, parallel: bool, salt: str) -> Any:
-    """`run`, for machine code."""
+def _lifted_run(rule: type[Rule], slots: int, automatic: bool, parallel: bool, salt: str) -> Any:
+    """`run` or `search`, for machine code."""
     names = {
         "borrow": native.borrow,
         "evaluate": kernels.part(_evaluate),
-        "step": kernels.compile_advance(rule, slots, parallel),  # type: ignore[arg-type]
         "observe": _observe_part(parallel),
-        **tuning.parts(rule, slots, parallel),  # type: ignore[arg-type]
     }
-    # Not in line: the variables of both loops do not fit into the registers of one.
-    names["search"] = kernels.part(kernels.lift(search, **names), inline=False)
+    if automatic:
+        return kernels.lift(search, salt, **names, **tuning.parts(rule, slots, parallel))  # type: ignore[arg-type]
+    names["step"] = kernels.compile_advance(rule, slots, parallel)  # type: ignore[arg-type]
     return kernels.lift(run, salt, **names)
 
 

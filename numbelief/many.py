@@ -14,12 +14,12 @@ from scipy.optimize import OptimizeResult, OptimizeWarning
 
 from numbelief import loop, native
 from numbelief.checks import as_array, as_first_points
-from numbelief.minimize import Run, clip_to, progress_bar
+from numbelief.minimize import Run, move_into, progress_bar
 from numbelief.optimizer import resolve_set
 from numbelief.options import Options, read_options
 from numbelief.problem import Problem, as_args
 from numbelief.rules import Rule
-from numbelief.sets import Box
+from numbelief.sets import FeasibleSet
 
 __all__ = ["minimize_many", "per_row"]
 
@@ -74,7 +74,7 @@ def minimize_many(
     options: dict[str, Any] | None = None,
     *,
     tol: float | None = None,
-    feasible_set: Box | None = None,
+    feasible_set: FeasibleSet | None = None,
 ) -> OptimizeResult:
     r"""Minimize one function from many first points, or with many data sets, over all cores.
 
@@ -148,10 +148,10 @@ def minimize_many(
                 f"args[{i}] must have one row for each of the {len(X)} rows of X0, got shape "
                 f"{arg.data.shape}"
             )
-    box = resolve_set(feasible_set, bounds, X.shape[1])
-    X = clip_to(box, X)
-    problem = Problem(fun, jac, args, X[0], box, settings.finite_difference, settings.compiled)
-    many = _Many(problem, rule, X, box, settings)
+    place = resolve_set(feasible_set, bounds, X.shape[1])
+    X = move_into(place, X)
+    problem = Problem(fun, jac, args, X[0], place, settings.finite_difference, settings.compiled)
+    many = _Many(problem, rule, X, place, settings)
     return many.go()
 
 
@@ -159,9 +159,14 @@ class _Many:
     """Many minimizations: the arrays of their results, and who fills them."""
 
     def __init__(
-        self, problem: Problem, rule: Rule, X: NDArray[Any], box: Box | None, settings: Options
+        self,
+        problem: Problem,
+        rule: Rule,
+        X: NDArray[Any],
+        place: FeasibleSet | None,
+        settings: Options,
     ) -> None:
-        self.problem, self.rule, self.box, self.settings = problem, rule, box, settings
+        self.problem, self.rule, self.place, self.settings = problem, rule, place, settings
         self.X0, rows = X, len(X)
         self.X, self.G = X.copy(), np.zeros_like(X)
         self.fun = np.full(rows, np.nan)
@@ -171,7 +176,7 @@ class _Many:
         self.pile = np.zeros(1, np.int64)
         self.failure: BaseException | None = None
         # What is wrong shows here, before any work.
-        run = Run(problem, rule, X[0].copy(), box, settings)
+        run = Run(problem, rule, X[0].copy(), place, settings)
         scheduled = callable(rule.learning_rate)
         self.rates = run.rates(max(settings.maxiter, 1) if scheduled else loop.CHUNK)
 
@@ -210,7 +215,9 @@ class _Many:
                 self.status[row] = loop.NONFINITE
                 continue
             problem = self.problem.of_row(row)
-            run = Run(problem, self.rule, x0.copy(), self.box, replace(self.settings, maxtime=left))
+            run = Run(
+                problem, self.rule, x0.copy(), self.place, replace(self.settings, maxtime=left)
+            )
             try:
                 result = run.go()
             except BaseException as error:
@@ -276,7 +283,7 @@ class _Many:
     def _work(self, solve: Any) -> None:
         """What a thread does: solve rows until none is left."""
         x = self.X0[0].copy()
-        run = Run(self.problem, self.rule, x, self.box, self.settings)
+        run = Run(self.problem, self.rule, x, self.place, self.settings)
         opt, objective = run.optimizer, self.problem.native
         assert objective is not None
         data, block, _alive = objective.block(x.size)

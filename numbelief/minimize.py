@@ -20,7 +20,7 @@ from numbelief.optimizer import Optimizer, resolve_set
 from numbelief.options import Options, read_options
 from numbelief.problem import Problem, as_args
 from numbelief.rules import Rule
-from numbelief.sets import Box
+from numbelief.sets import Box, FeasibleSet
 
 __all__ = ["minimize"]
 
@@ -49,7 +49,7 @@ def minimize(
     callback: Callable[..., Any] | None = None,
     options: dict[str, Any] | None = None,
     *,
-    feasible_set: Box | None = None,
+    feasible_set: FeasibleSet | None = None,
 ) -> OptimizeResult:
     r"""Minimize a function of many variables with a first-order rule, as ``scipy.optimize`` would.
 
@@ -90,7 +90,8 @@ def minimize(
         maxiter : int, default 10000
             Most iterations.
         gtol : float, default 1e-5
-            Converged when the infinity norm of the projected gradient is at most this.
+            Converged when the infinity norm of the projected gradient,
+            :math:`x - \\Pi(x - g)`, is at most this.
         ftol : float, default 0 (off)
             Converged when the best value fell by at most ``ftol * max(|f|, 1)`` in 50 iterations.
         xtol : float, default 0 (off)
@@ -118,8 +119,9 @@ def minimize(
             ``{"rel_step": h}`` or ``{"abs_step": h}``; SciPy's steps otherwise.
         compiled : bool, optional
             False runs Python's loop around compiled functions, too; True refuses others.
-    feasible_set : Box, optional
-        The bounds as a set; give one of the two.
+    feasible_set : FeasibleSet, optional
+        A set of `numbelief.sets` in place of bounds: every point lies in it. Finite differences
+        stay inside a `Box` only.
 
     Returns
     -------
@@ -173,21 +175,32 @@ def minimize(
     """
     rule, settings = read_options(method, tol, options)
     x = as_first_point(x0)
-    box = resolve_set(feasible_set, bounds, x.size)
-    x = clip_to(box, x)
+    place = resolve_set(feasible_set, bounds, x.size)
+    x = move_into(place, x)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
     if any(isinstance(arg, native.PerRow) for arg in as_args(args)):
         raise TypeError("per_row marks the data of minimize_many: pass one row to minimize")
-    problem = Problem(fun, jac, args, x, box, settings.finite_difference, settings.compiled)
-    run = Run(problem, rule, x, box, settings)
+    problem = Problem(fun, jac, args, x, place, settings.finite_difference, settings.compiled)
+    run = Run(problem, rule, x, place, settings)
     return run.go(_Hooks(type(rule).__name__, callback, settings))
 
 
-def clip_to(box: Box | None, x: NDArray[Any]) -> NDArray[Any]:
-    """First points moved into the bounds, with a warning where they were not."""
-    if box is None:
+def move_into(place: FeasibleSet | None, x: NDArray[Any]) -> NDArray[Any]:
+    """First points moved into their set, with a warning where they were not."""
+    if place is None:
         return x
+    if not isinstance(place, Box):
+        rows = x.reshape(-1, x.shape[-1])
+        finite = np.isfinite(rows).all(axis=1)
+        if not all(map(place.contains, rows[finite])):
+            message = "Initial guess is not within the feasible set"
+            warnings.warn(message, OptimizeWarning, stacklevel=3)
+        moved = [
+            place.project(each) if known else each for each, known in zip(rows, finite, strict=True)
+        ]
+        return np.stack(moved).reshape(x.shape)
+    box = place
     # To the precision of x: a float32 bound may lie one rounding inside the one given.
     inside = np.isfinite(x)
     if not box.contains(np.where(inside, x, box.project(x)), tol=np.spacing(np.abs(x))):
@@ -202,7 +215,12 @@ class Run:
     """A minimization between its points: the arrays of the loop, and what is made of them."""
 
     def __init__(
-        self, problem: Problem, rule: Rule, x: NDArray[Any], box: Box | None, settings: Options
+        self,
+        problem: Problem,
+        rule: Rule,
+        x: NDArray[Any],
+        place: FeasibleSet | None,
+        settings: Options,
     ) -> None:
         n, dtype = x.size, x.dtype
         self.problem = problem
@@ -212,7 +230,7 @@ class Run:
         if self.automatic:  # the search looks at fun, to which no decay belongs
             rule = replace(rule, weight_decay=0.0)
         self.optimizer = Optimizer(
-            rule, x, feasible_set=box, max_norm=settings.max_norm, max_value=settings.max_value
+            rule, x, feasible_set=place, max_norm=settings.max_norm, max_value=settings.max_value
         )
         self.optimizer.rates(1)  # a schedule that fails does so before any work
         self.control = loop.new_control(
@@ -238,7 +256,12 @@ class Run:
             # An empty array is not kept: not None, so that no option has a kernel of its own.
             self.kept[name] = np.zeros(shape if wanted[name] else (0, *shape[1:]), kind)
         in_units = settings.max_norm is not None or settings.max_value is not None
-        self.tuner = tuning.new_tuner(x, on=self.automatic, scaled=not in_units)
+        # Corrected by pairs, a step would leave the metric in which its projection leads down.
+        pairs = tuning.PAIRS if self.optimizer.projection is None else 0
+        self.tuner = tuning.new_tuner(x, on=self.automatic, scaled=not in_units, pairs=pairs)
+        self._probe = None
+        if self.optimizer.projection is not None:
+            self._probe = np.ones((2, n), dtype)
         self.kept |= dict(zip(("search", "base", "pairs", "products"), self.tuner, strict=True))
         self.status = loop.RUNNING
         self.began = time.perf_counter()
@@ -269,6 +292,8 @@ class Run:
             if self.settings.checkpoint is not None:
                 self.save()
             result = self.result(message)
+            if np.isfinite(result.x).all():
+                self.optimizer.report(result.x)
         except BaseException as error:
             self._attach(error)
             raise
@@ -332,7 +357,9 @@ class Run:
             self.control,
             self.kept["recent"],
             self.kept["best"],
-            *self.optimizer.limits,
+            *(self.optimizer.limits or (None, None)),
+            self._probe,
+            self.optimizer.projection,
             *optional,
         )
 
@@ -414,12 +441,12 @@ class Run:
 
     def _resume(self, source: Any) -> None:
         header, arrays = checkpoint.read(source, _KIND)
-        box = self.optimizer.box
-        restored = Optimizer.from_snapshot(header, arrays, self.x, rule=self.optimizer.rule)
-        if box is not None or restored.box is not None:
-            pairs = (o.limits for o in (self.optimizer, restored))
-            if not all(np.array_equal(a, b) for a, b in zip(*pairs, strict=True)):
-                raise ValueError("the checkpoint does not match: other bounds in the file")
+        mine = self.optimizer
+        if header.get("feasible_set") != mine.set_fingerprint():
+            raise ValueError("the checkpoint does not match: other bounds or set in the file")
+        restored = Optimizer.from_snapshot(
+            header, arrays, self.x, rule=mine.rule, feasible_set=mine.feasible_set
+        )
         if restored.options[1:3] != self.optimizer.options[1:3]:
             raise ValueError(
                 "the checkpoint does not match: (max_norm, max_value) = "

@@ -21,7 +21,6 @@ from typing import Any, NoReturn
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import carray
 from numba import types as nb
 from numba.core import cgutils
@@ -82,22 +81,6 @@ def borrow(typingctx, value):
         return strip(context, builder, value, args[0])
 
     return value(value), codegen
-
-
-@intrinsic
-def evaluate_at(typingctx, address, x, g, data):
-    """Call the C function at an address: it returns its value at x and fills g."""
-
-    def codegen(context, builder, signature, args):
-        address, x, g, data = args
-        x = make_array(signature.args[1])(context, builder, x)
-        g = make_array(signature.args[2])(context, builder, g)
-        n = builder.extract_value(x.shape, 0)
-        given = [n, x.data, g.data, builder.inttoptr(data, cgutils.voidptr_t)]
-        kind = ir.FunctionType(ir.DoubleType(), [each.type for each in given])
-        return builder.call(builder.inttoptr(address, kind.as_pointer()), given)
-
-    return nb.float64(nb.intp, x, g, nb.intp), codegen
 
 
 @intrinsic

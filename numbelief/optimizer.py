@@ -1,5 +1,6 @@
 """Optimizer: one rule bound to one parameter array, for people who own their loop."""
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from numbelief import checkpoint, kernels
 from numbelief.checks import as_gradient, as_parameters, positive
 from numbelief.rules import Rule
-from numbelief.sets import Box
+from numbelief.sets import Box, FeasibleSet
 
 __all__ = ["Optimizer"]
 
@@ -28,8 +29,10 @@ class Optimizer:
         The update rule and its hyperparameters. It holds no state; two optimizers may share it.
     x : ndarray of shape (n,), float32 or float64
         The parameters: C-contiguous and writable. Every step changes them in place.
-    feasible_set : Box, optional
-        The set that x stays in. x itself is moved into it by the first step, not before.
+    feasible_set : FeasibleSet, optional
+        The set that x stays in, one of `numbelief.sets`. Each step ends with the projection onto it
+        in the metric :math:`1/\eta` of that step. x itself is moved into the set by the first
+        step, not before.
     bounds : scipy.optimize.Bounds or sequence of (min, max), optional
         The same in SciPy's form; give one of the two.
     max_norm : float, optional
@@ -77,7 +80,7 @@ class Optimizer:
         rule: Rule,
         x: NDArray[Any],
         *,
-        feasible_set: Box | None = None,
+        feasible_set: FeasibleSet | None = None,
         bounds: Any = None,
         max_norm: float | None = None,
         max_value: float | None = None,
@@ -92,8 +95,7 @@ class Optimizer:
         self._target = target
         self._x = as_parameters(x)
         n, dtype = self._x.size, self._x.dtype
-        self.box = resolve_set(feasible_set, bounds, n)
-        self.limits = (None, None) if self.box is None else self.box.limits(n, dtype)
+        self.feasible_set = resolve_set(feasible_set, bounds, n)
         self._max_norm = None if max_norm is None else positive("max_norm", max_norm)
         self._max_value = None if max_value is None else positive("max_value", max_value)
 
@@ -105,17 +107,35 @@ class Optimizer:
         rate = rule.default_rate if rule.learning_rate is None else rule.learning_rate
         self._schedule = rate if callable(rate) else None
         self._rate = 0.0 if callable(rate) else float(rate)
-        blocks = _blocks(getattr(rule, "segments", None), n) if rule.layerwise else (None, None)
-        # What a kernel takes after x and the gradient, and after the rate.
         self.arrays = (self._state, self._clock, self._numbers)
-        decays = None if kernels.never_decays(rule) else True
-        self.options = (decays, self._max_norm, self._max_value, *self.limits, *blocks)
+        self._bind()
 
         kernels.rehearse(rule)
         self._wants_parallel = target == "parallel" or (
             target == "auto" and n >= kernels.PARALLEL_FROM
         )
         self._serial = self.kernel(parallel=False)
+
+    def _bind(self) -> None:
+        """Put together what a kernel takes after x and the gradient, and after the rate."""
+        n, dtype, rule, place = self._x.size, self._x.dtype, self.rule, self.feasible_set
+        self.limits = self.trace = self.projection = None
+        if isinstance(place, Box):
+            self.limits = place.limits(n, dtype)
+        elif place is not None:
+            self._projector = place.projector(n, dtype)
+            self.trace = np.zeros((2, n), dtype)
+            self.projection = (self._projector.address, self._projector.data, np.zeros(1))
+        blocks = _blocks(getattr(rule, "segments", None), n) if rule.layerwise else (None, None)
+        self.options = (
+            None if kernels.never_decays(rule) else True,
+            self._max_norm,
+            self._max_value,
+            *(self.limits or (None, None)),
+            self.trace,
+            self.projection,
+            *blocks,
+        )
 
     @property
     def t(self) -> int:
@@ -162,6 +182,22 @@ class Optimizer:
         refusal = kernel(x, grad, *self.arrays, rate, *self.options)
         if refusal:
             self._refuse_sharing(refusal == kernels.SHARES_X, refusal == kernels.SHARES_STATE)
+        if self.projection is not None:
+            self.report()
+
+    def report(self, x: NDArray[Any] | None = None) -> None:
+        """Warn if a projection since the last report, or now that of x, does not reach the set."""
+        if self.projection is None:
+            return
+        left, self.projection[2][0] = float(self.projection[2][0]), 0
+        if x is not None:
+            left = self._projector(x.copy(), np.ones_like(x))
+        if left > 0:
+            warnings.warn(
+                f"a projection left x {left:.3g} away from the {type(self.feasible_set).__name__}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def runs_parallel(self) -> bool:
         """Whether the next step will use threads."""
@@ -190,11 +226,13 @@ class Optimizer:
             raise ValueError(f"grad must not share memory with {other}: pass a copy")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k not in ("_x", "_serial")}
+        addresses = ("_x", "_serial", "_projector", "trace", "projection", "options")
+        return {k: v for k, v in vars(self).items() if k not in addresses}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._x = as_parameters(self.x)  # a copied optimizer steps its own copy of x
+        self._bind()
         self._serial = self.kernel(parallel=False)
 
     def save(self, path: checkpoint.Path) -> None:
@@ -216,6 +254,7 @@ class Optimizer:
         x: NDArray[Any],
         *,
         rule: Rule | None = None,
+        feasible_set: FeasibleSet | None = None,
         target: str = "auto",
     ) -> "Optimizer":
         """Read a file of `save`: fill x with its parameters, and go on from there bit for bit.
@@ -230,6 +269,9 @@ class Optimizer:
         rule : Rule, optional
             The rule that the file must hold. Needed only where its learning rate is a function of
             yours, which a file cannot hold.
+        feasible_set : FeasibleSet, optional
+            The set that the steps were taken in. Needed for a set other than a `Box`, which a file
+            does not hold.
         target : {"auto", "serial", "parallel"}, default "auto"
             As in the constructor.
 
@@ -242,7 +284,9 @@ class Optimizer:
             message says what differs.
         """
         header, arrays = checkpoint.read(path, _KIND)
-        return cls.from_snapshot(header, arrays, x, rule=rule, target=target)
+        return cls.from_snapshot(
+            header, arrays, x, rule=rule, feasible_set=feasible_set, target=target
+        )
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Everything that `save` writes, as a header and arrays."""
@@ -252,12 +296,16 @@ class Optimizer:
             "n": self._x.size,
             "max_norm": self._max_norm,
             "max_value": self._max_value,
+            "feasible_set": self.set_fingerprint(),
         }
         arrays: dict[str, Any] = {"x": self._x, "state": self._state, "clock": self._clock}
-        lower, upper = self.limits
-        if lower is not None:
-            arrays |= {"lower": lower, "upper": upper}
+        if self.limits is not None:
+            arrays |= dict(zip(("lower", "upper"), self.limits, strict=True))
         return header, arrays
+
+    def set_fingerprint(self) -> str | None:
+        """What tells the feasible set from others; a box by its limits."""
+        return checkpoint.fingerprint(self.limits or self.feasible_set)
 
     @classmethod
     def from_snapshot(
@@ -267,6 +315,7 @@ class Optimizer:
         x: NDArray[Any],
         *,
         rule: Rule | None = None,
+        feasible_set: FeasibleSet | None = None,
         target: str = "auto",
     ) -> "Optimizer":
         """The optimizer that `snapshot` described, bound to x."""
@@ -284,15 +333,21 @@ class Optimizer:
         if wrong:
             raise ValueError("the checkpoint does not match: " + "; ".join(wrong))
         rule = checkpoint.restore(header["rule"]) if rule is None else rule
-        box = Box(arrays["lower"], arrays["upper"]) if "lower" in arrays else None
+        if feasible_set is None and "lower" in arrays:
+            feasible_set = Box(arrays["lower"], arrays["upper"])
         opt = cls(
             rule,
             x,
-            feasible_set=box,
+            feasible_set=feasible_set,
             max_norm=header["max_norm"],
             max_value=header["max_value"],
             target=target,
         )
+        if header.get("feasible_set") != opt.set_fingerprint():
+            raise ValueError(
+                "the checkpoint does not match: another feasible_set in the file, "
+                f"{feasible_set!r} given"
+            )
         for name, mine in (("state", opt._state), ("clock", opt._clock), ("x", opt._x)):
             saved = arrays[name]
             if saved.shape != mine.shape or saved.dtype != mine.dtype:
@@ -304,14 +359,23 @@ class Optimizer:
         return opt
 
 
-def resolve_set(feasible_set: Any, bounds: Any, n: int) -> Box | None:
+def resolve_set(feasible_set: Any, bounds: Any, n: int) -> FeasibleSet | None:
     """One feasible set out of the two ways to give it."""
     if feasible_set is not None and bounds is not None:
         raise ValueError("give feasible_set or bounds, not both")
-    if feasible_set is not None and not isinstance(feasible_set, Box):
-        raise TypeError(f"feasible_set must be a numbelief.sets.Box, got {feasible_set!r}")
-    given = bounds if feasible_set is None else feasible_set
-    return None if given is None else Box.from_bounds(given, n)
+    if bounds is not None:
+        return Box.from_bounds(bounds, n)
+    if feasible_set is None:
+        return None
+    if not isinstance(feasible_set, FeasibleSet):
+        raise TypeError(
+            f"feasible_set must be a set such as numbelief.sets.Ball(), got {feasible_set!r}"
+        )
+    if feasible_set.size not in (None, n):
+        raise ValueError(
+            f"feasible_set must have {n} coordinates, as x has, got {feasible_set.size}"
+        )
+    return feasible_set
 
 
 def _blocks(

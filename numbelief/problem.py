@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from numbelief import native
 from numbelief.checks import as_array, as_gradient, as_scalar
-from numbelief.sets import Box
+from numbelief.sets import Box, FeasibleSet
 
 _DIFFERENCES = ("2-point", "3-point", "cs")
 # A compiled function that writes past its array is caught if it stays within so many numbers, as
@@ -26,8 +26,8 @@ class Problem:
         As in `numbelief.minimize`.
     x : ndarray of shape (n,)
         A point: its size and dtype are those of all points to come.
-    box : Box or None
-        Finite differences stay inside it.
+    place : FeasibleSet or None
+        Finite differences stay inside it, if it is a `Box`.
     finite_difference : dict or None
         ``rel_step`` or ``abs_step`` of the differences.
     compiled : bool or None
@@ -47,7 +47,7 @@ class Problem:
         jac: Any,
         args: Any,
         x: NDArray[Any],
-        box: Box | None = None,
+        place: FeasibleSet | None = None,
         finite_difference: dict[str, Any] | None = None,
         compiled: bool | None = None,
     ) -> None:
@@ -58,7 +58,7 @@ class Problem:
         self.fun, self.jac = (self._callable(function, jac, x) for function in (fun, jac))
         self.nfev = 0
         self.njev = 0
-        self._box = box
+        self._box = place if isinstance(place, Box) else None
         self._step_option = _difference_step(finite_difference, x.size)
         self._form: str  # the method that evaluates
         if callable(jac) or native.is_compiled(jac):

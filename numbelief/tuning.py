@@ -29,7 +29,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from numbelief import kernels
-from numbelief.kernels import SUM_BLOCK, copy, fill, limit, row, window
+from numbelief.kernels import SUM_BLOCK, copy, fill, limit, project, row, window
 from numbelief.rules import Rule
 
 # Of 142 problems within 1,000 gradients, 1 pair solves 96.5 %, 2 97.9 %, 3 and more 99.3 %; within
@@ -80,19 +80,21 @@ propose: Any
 judge: Any
 
 
-def new_tuner(x: NDArray[Any], *, on: bool, scaled: bool) -> tuple[NDArray[Any], ...]:
+def new_tuner(
+    x: NDArray[Any], *, on: bool, scaled: bool, pairs: int = PAIRS
+) -> tuple[NDArray[Any], ...]:
     """The memory of an automatic rate: a record, the base (x and g), s and y, s.y and alpha.
 
     It is empty for a rate that is given (``on=False``). Without ``scaled`` the rule sees gradients
-    in their own unit, as a limit on them needs.
+    in their own unit, as a limit on them needs. Without ``pairs`` the steps are the rule's own.
     """
-    n, pairs = (x.size, PAIRS) if on else (0, 0)
+    n, rows, pairs = (x.size, 2 * max(pairs, 1), pairs) if on else (0, 0, 0)
     record = np.zeros(1, _RECORD)
     record["scaled"] = scaled
     return (
         record,
         np.zeros((2, n), x.dtype),
-        np.zeros((2 * pairs, n), x.dtype),
+        np.zeros((rows, n), x.dtype),
         np.zeros((2, pairs)),
     )
 
@@ -101,7 +103,8 @@ def new_tuner(x: NDArray[Any], *, on: bool, scaled: bool) -> tuple[NDArray[Any],
 
 
 @register_jitable
-def _dot_block(a, b):
+def dot_block(a, b):
+    """The inner product of short arrays, in float64."""
     # Four sums, because one alone waits for itself; unlike with fastmath it is the same sum
     # wherever it is compiled.
     s0 = s1 = s2 = s3 = 0.0
@@ -119,11 +122,11 @@ def _dot_block(a, b):
 def _dot(a, b):
     """The inner product, in float64, with the same bits on any number of threads."""
     if a.size <= SUM_BLOCK:
-        return _dot_block(a, b)
+        return dot_block(a, b)
     sums = np.empty((a.size + SUM_BLOCK - 1) // SUM_BLOCK)
     for k in prange(sums.size):
         lo, hi = k * SUM_BLOCK, min(a.size, (k + 1) * SUM_BLOCK)
-        sums[k] = _dot_block(window(a, lo, hi), window(b, lo, hi))
+        sums[k] = dot_block(window(a, lo, hi), window(b, lo, hi))
     total = 0.0
     for part in sums:
         total += part
@@ -175,11 +178,12 @@ def _prepare(g, record, base, pairs, products, lower, upper):
         g[i] *= scale
 
 
-def _aim(x, record, base, pairs, products, lower, upper):
+def _aim(x, record, base, pairs, products, options):
     """The second loop, after the rule's step: x becomes the first trial. Does it lead down?"""
     now = record[0]
     memory = pairs.shape[0] // 2
     x0, g0 = row(base, 0), row(base, 1)
+    lower, upper, trace, projection = options[3], options[4], options[5], options[6]
     for i in range(x.size):
         x[i] -= x0[i]
     for k in range(max(now.pairs - memory, 0), now.pairs):
@@ -191,6 +195,8 @@ def _aim(x, record, base, pairs, products, lower, upper):
     for i in range(x.size):
         p = zero if _is_held(x0, g0, lower, upper, i) else x[i]
         x[i] = limit(x0[i] + p, lower, upper, i)
+    project(x, trace, projection)
+    for i in range(x.size):
         direction[i] = x[i] - x0[i]
     now.slope, now.length, now.trials = dot(direction, g0), 1.0, 0
     return -inf < now.slope < 0
@@ -211,7 +217,7 @@ def _propose(fun, x, g, state, clock, numbers, options, record, base, pairs, pro
         copy(row(base, 0), x)
         prepare(g, record, base, pairs, products, lower, upper)
         step(x, g, state, clock, numbers, now.rate, *options)
-        if aim(x, record, base, pairs, products, lower, upper):
+        if aim(x, record, base, pairs, products, options):
             return True
         if not _begin_anew(state, clock, record):
             return _return_to_base(x, g, base)
@@ -237,7 +243,7 @@ def _begin_anew(state, clock, record):
 
 
 def _start(fun, x, g, state, clock, numbers, options, record, base):
-    """Find the first rate: the rule's own first step tells what a rate of 1 does."""
+    """Find the first rate: a first step of the rule tells what a rate does."""
     now = record[0]
     largest_x, largest_g = kernels.largest(x), kernels.largest(g)
     copy(x, row(base, 0))
@@ -247,16 +253,26 @@ def _start(fun, x, g, state, clock, numbers, options, record, base):
     scale = g.dtype.type(now.scale)
     for i in range(x.size):
         g[i] *= scale
-    step(x, g, state, clock, numbers, 1.0, *options)
-    moved = 0.0
-    for i in range(x.size):
-        moved = max(moved, abs(np.float64(x[i]) - base[0, i]))
+    wanted = FIRST * largest_x
+    if wanted == 0:  # a step on which a straight line falls to 0, or any step at all
+        wanted = abs(fun) / largest_g / x.size if fun != 0 and largest_g > 0 else 1.0
+    step(x, g, state, clock, numbers, wanted, *options)
+    moved = _length(x, row(base, 0), options[5])
     _clear(state, clock)
-    reach = largest_x
-    if reach == 0:  # a step on which a straight line falls to 0, or any step at all
-        reach = abs(fun) / largest_g / x.size if fun != 0 and largest_g > 0 else 1.0
-        reach /= FIRST
-    now.rate = FIRST * reach / moved if moved > 0 else FIRST * reach
+    now.rate = wanted * wanted / moved if moved > 0 else wanted
+
+
+@register_jitable
+def _length(x, x0, trace):
+    """The largest move of a coordinate, before a projection if there was one."""
+    moved = 0.0
+    if trace is None:
+        for i in range(x.size):
+            moved = max(moved, abs(np.float64(x[i]) - x0[i]))
+    else:
+        for i in range(x.size):
+            moved = max(moved, abs(np.float64(trace[0, i]) * trace[1, i]))
+    return moved
 
 
 def _judge(fun, x, g, state, clock, options, record, base, pairs, products):
@@ -266,7 +282,7 @@ def _judge(fun, x, g, state, clock, options, record, base, pairs, products):
     place = now.pairs % memory
     direction, change = row(pairs, place), row(pairs, memory + place)
     x0, g0 = row(base, 0), row(base, 1)
-    lower, upper = options[3], options[4]
+    lower, upper, trace, projection = options[3], options[4], options[5], options[6]
     slope, largest = dot(direction, g), kernels.largest(g)
     finite = isfinite(fun) and isfinite(slope) and largest < inf
     if not _differ(x, x0):  # too short a step for these numbers
@@ -286,6 +302,7 @@ def _judge(fun, x, g, state, clock, options, record, base, pairs, products):
         length = x.dtype.type(now.length)
         for i in range(x.size):
             x[i] = limit(x0[i] + length * direction[i], lower, upper, i)
+        project(x, trace, projection)
         return SHORTENED
     bend = slope - now.slope
     # Where the slope would vanish, were it a straight line, in units of the direction.
@@ -298,7 +315,7 @@ def _judge(fun, x, g, state, clock, options, record, base, pairs, products):
         g0[i] = g[i]
     now.fun, now.failures = fun, 0
     product = dot(direction, change)
-    if product > 0:
+    if product > 0 and products.shape[1] > 0:
         products[0, place] = product
         now.pairs += 1
     if largest <= STALE * now.reference:

@@ -110,6 +110,66 @@ def check_multi_start(out, err):
     assert int(re.search(r"(\d+) of the 693 minima", out)[1]) >= 640
 
 
+def check_online_regret(out, err):
+    names = ("AdaBelief", "AdaBelief, maximum", "Adam", "AMSGrad", "Adagrad", "OGD")
+    compared, _, audited = out.partition("regret   at best")
+    curves, audited = rows(compared, *names), rows(audited, *names)
+    for name in names:
+        rounds, low, high = curves[name][:3]
+        assert int(rounds) == 20 * 569
+        assert float(high) - float(low) < 1e-3
+        regret, at_best, certificate, trivial, _, value = audited[name][:6]
+        assert abs(float(regret) - float(high)) < 0.1
+        assert float(regret) <= float(at_best) <= 3 * float(regret)  # what the picture shows
+        assert float(at_best) <= min(float(certificate), float(trivial), float(value))
+    holds = [name for name in names if audited[name][6:] == ["hold"]]
+    assert holds == ["AdaBelief, maximum", "AMSGrad", "Adagrad", "OGD"]
+
+
+def check_adam_fails(out, err):
+    known, agree = map(int, re.search(r"(\d+) of (\d+) agree", out).groups())
+    assert known == agree >= 19
+    assert "Plain AdaBelief fails where Adam does" in out
+    for game in ("online", "stochastic", "theorem 1"):
+        last = dict(re.findall(rf"^{game} +(\S.*?) +\d+ +(-?[\d.]+) +[\d.]+$", out, re.MULTILINE))
+        assert len(last) == 5
+        for name, x in last.items():
+            assert (float(x) > 0.99) == (name in ("Adam", "AdaBelief"))
+            assert (float(x) < -0.8) == (name not in ("Adam", "AdaBelief"))
+
+
+def check_theorem_audit(out, err):
+    constant, decaying = out.split("====")[1:]
+    bounds = {}
+    for run, names in (
+        (constant, ("theorem 2.1", "certificate", "certificate at the best x")),
+        (decaying, ("theorem 2.1", "corollary 2.1.1")),
+    ):
+        regret = float(re.search(r"to ([\d.]+)\n", run)[1])
+        for name in names:
+            for variant in ("",) if "certificate" in name else (", printed", ", corrected"):
+                line = rows(run.partition("/ trivial")[2].partition("\ntrivial")[0], name + variant)
+                *terms, total, over = map(float, line[name + variant])
+                assert np.isclose(sum(terms), total, rtol=1e-3)
+                assert total > regret
+                bounds[run is decaying, name + variant] = over
+    assert bounds[False, "theorem 2.1, printed"] > 1e4  # times the trivial bound
+    assert bounds[False, "theorem 2.1, corrected"] < 10
+    assert bounds[False, "certificate at the best x"] < 0.01
+    assert out.count("assumptions violated") == 1
+    assert "corollary 2.1.1, printed: assumptions violated" in out
+
+
+def check_portfolio(out, err):
+    assert "10 stocks, 1257 days" in out
+    found = rows(out, "best rebalanced  ", "exponentiated gradient", "OGD", "AMSGrad")
+    best = float(found.pop("best rebalanced  ")[0])
+    for wealth, low, high in found.values():
+        assert 0 < float(low) <= float(high) < float(low) + 1e-6
+        assert np.isclose(float(low), np.log(best / float(wealth)), atol=1e-3)
+    assert float(re.search(r"duality gap (\S+):", out)[1]) < 1e-6
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path):
     for module in needs(path):
@@ -138,4 +198,4 @@ def test_example(path, tmp_path):
 
 
 def test_examples_are_found():
-    assert len(EXAMPLES) >= 7
+    assert len(EXAMPLES) >= 11

@@ -685,7 +685,7 @@ ARGUMENTS = {
     "bounds twice": (
         {"bounds": [(0, 1)] * 2, "feasible_set": sets.Box(0, 1)}, ValueError, "not both",
     ),
-    "feasible_set": ({"feasible_set": (0, 1)}, TypeError, "feasible_set must be a numbelief.sets"),
+    "feasible_set": ({"feasible_set": (0, 1)}, TypeError, "feasible_set must be a set such as"),
     "callback": ({"callback": 3}, TypeError, "callback must be callable, got 3"),
     "tol": ({"tol": -1.0}, ValueError, "tol must be a number of at least 0, got -1.0"),
     "maxiter": ({"options": {"maxiter": -1}}, ValueError, "maxiter must be .* got -1"),

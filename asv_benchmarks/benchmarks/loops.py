@@ -71,6 +71,36 @@ def optax_loop(n: int):
     return lambda iterations: jax.block_until_ready(loop(start(n), iterations))
 
 
+def optax_loop_that_looks(n: int):
+    """The same, doing what `minimize` does: the value, the best point, the end at gtol."""
+    jax = double_precision_jax()
+    import optax
+
+    numpy = jax.numpy
+    rule = optax.adabelief(RATE)
+    value_and_gradient = jax.value_and_grad(jax_rosenbrock)
+
+    @jax.jit
+    def loop(x, iterations):
+        value, gradient = value_and_gradient(x)
+
+        def running(carry):
+            i, _, gradient, *_ = carry
+            return (i < iterations) & (abs(gradient).max() > 0.0)
+
+        def body(carry):
+            i, x, gradient, state, lowest, best = carry
+            updates, state = rule.update(gradient, state, x)
+            x = optax.apply_updates(x, updates)
+            value, gradient = value_and_gradient(x)
+            best = numpy.where(value < lowest, x, best)
+            return i + 1, x, gradient, state, numpy.minimum(value, lowest), best
+
+        return jax.lax.while_loop(running, body, (0, x, gradient, rule.init(x), value, x))[-1]
+
+    return lambda iterations: jax.block_until_ready(loop(start(n), iterations))
+
+
 def torch_loop(n: int):
     """The loop that one writes in PyTorch."""
     import torch

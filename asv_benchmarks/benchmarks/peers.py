@@ -28,7 +28,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # as asv does
 
 import numbelief
-from benchmarks import loops
+from benchmarks import loops, online, sets
 from benchmarks.common import (
     Step,
     first_call,
@@ -272,6 +272,9 @@ def whole_loops(quick: bool) -> Iterator[Row]:
             theirs = loops.nanoseconds(loops.optax_loop, n, iterations)
             work = "the same: times faster than `jax.lax.while_loop` around optax"
             yield Row(work, f"{ours:.3g} against {theirs:.3g} ns", theirs / ours, at_least=1.5)
+            theirs = loops.nanoseconds(loops.optax_loop_that_looks, n, iterations)
+            work = "the same, where that loop has the value, best point and test of ours, too"
+            yield Row(work, f"{ours:.3g} against {theirs:.3g} ns", theirs / ours)
         if torch and n == 2:
             theirs = loops.nanoseconds(loops.torch_loop, n, 100)
             work = "the same: times faster than a PyTorch loop around Adam"
@@ -317,8 +320,38 @@ def many(quick: bool) -> Iterator[Row]:
     yield Row(work, "", loops.scaling(rounds=3 if quick else 15), at_least=1.8)
 
 
+def projections(quick: bool) -> Iterator[Row]:
+    limits = sets.Limits()
+    for name, most in (("simplex", 5), ("l1 ball", 5), ("ball", 12)):
+        for metric in ("none", "extreme"):
+            other = "a pass over memory" if name == "ball" else "`np.sort`"
+            weights = "" if metric == "none" else ", weights over 10^±16"
+            work = (
+                f"projection onto the {name}, n = 1e6, float64{weights}: times as long as {other}"
+            )
+            yield Row(work, "", limits.track_ratio(name, metric), at_most=most)
+
+
+def games(quick: bool) -> Iterator[Row]:
+    rounds = 30_000 if quick else 3_000_000
+    seconds = loops.seconds_of(online.one_dimensional, rounds, rounds=3)
+    yield Row(f"online game, Adam, {rounds:,} one-dimensional rounds", "", seconds, "s", at_most=2)
+    game = online.logistic(1000 if quick else 100_000)
+    for place in ("box", "ball"):
+        seconds = side_by_side(game.steps(place), calls=1, rounds=5)
+        work = (
+            f"online game, AdaBelief, {game.losses.rounds:,} rounds of logistic loss, n = 100, "
+            f"in a {place}: times as long as its gradients alone"
+        )
+        yield slower(seconds, "play", "gradients", work, at_most=3)
+        if place == "box":
+            work = "the certified regret curve of that game: times as long as the game"
+            yield slower(seconds, "regret", "play", work)
+
+
 TABLE = (
     large_steps, small_steps, crossover, minimize_overhead, second_process, whole_loops, many,
+    projections, games,
 )  # fmt: skip
 
 

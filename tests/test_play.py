@@ -1,0 +1,275 @@
+"""play: the rounds of a game against a slow loop, known outcomes, and what ends a game."""
+
+import numba
+import numpy as np
+import pytest
+
+from numbelief import AdaBelief, Adam, AMSGrad, Optimizer, online, schedules, sets
+from numbelief.online import environments, game
+
+RANDOM = np.random.default_rng(0)
+FEATURES, LABELS = RANDOM.normal(size=(60, 3)), RANDOM.choice([-1.0, 1.0], 60)
+RELATIVES = RANDOM.uniform(0.8, 1.2, (60, 3))
+GAMES = {
+    "linear in a box": (online.LinearLosses(FEATURES), sets.Box(-1, 1)),
+    "squared in a ball": (online.SquaredLosses(FEATURES), sets.Ball(0.5)),
+    "hinge in a ball": (online.HingeLosses(FEATURES, LABELS), sets.Ball(2.0)),
+    "logistic in an l1 ball": (online.LogisticLosses(FEATURES, LABELS), sets.L1Ball(2.0)),
+    "portfolio on the simplex": (online.PortfolioLosses(RELATIVES), sets.Simplex()),
+    "absolute in the space": (online.AbsoluteLosses(FEATURES), None),
+}
+EACH = pytest.mark.parametrize(("losses", "place"), GAMES.values(), ids=GAMES)
+
+
+def slowly(rule, losses, place, x0):
+    """The same game with an Optimizer, round by round."""
+    x, path, lost = x0.copy(), [], []
+    opt = Optimizer(rule, x, feasible_set=place)
+    for t in range(1, losses.rounds + 1):
+        loss, grad = losses(t, x)
+        path.append(x.copy())
+        lost.append(loss)
+        opt.step(grad)
+    return np.array(path), np.array(lost), x
+
+
+@EACH
+@pytest.mark.parametrize("method", ["adabelief", Adam(schedules.inverse_sqrt(0.3))], ids=str)
+def test_against_an_optimizer(losses, place, method):
+    result = online.play(method, losses, place)
+    path, lost, x = slowly(result.method, losses, place, result.x0)
+    np.testing.assert_array_equal(result.path, path)
+    np.testing.assert_array_equal(result.loss, lost)
+    np.testing.assert_array_equal(result.x, x)
+    if method == "adabelief":
+        assert result.method.learning_rate == schedules.inverse_sqrt(AdaBelief.default_rate)
+
+
+@EACH
+def test_the_same_game_from_python(losses, place):
+    """Callbacks are played by Python, or compiled, to the same bits."""
+    callback = online.CallbackLosses(losses, losses.n, losses.rounds, oblivious=True)
+    result = online.play("adabelief", callback, place)
+    compiled = online.play("adabelief", losses, place)
+    np.testing.assert_array_equal(result.loss, compiled.loss)
+    for mine, other in zip(result._player.audit(), compiled._player.audit(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_a_compiled_adversary():
+    @numba.njit
+    def wrong(t, x):
+        sign = np.where(x >= 0, 1.0, -1.0)
+        return (sign * x).sum(), sign
+
+    fast = online.play("ogd", online.CallbackLosses(wrong, 2), sets.Box(-1, 1), rounds=200)
+    slow = online.CallbackLosses(wrong.py_func, 2)
+    slow = online.play("ogd", slow, sets.Box(-1, 1), rounds=200)
+    np.testing.assert_array_equal(fast.loss, slow.loss)
+    assert fast.loss.sum() >= 0  # it never loses, and the best point in hindsight does
+    assert (fast.regret.lower == -np.inf).all()
+    assert 0 < fast.regret.final.upper < 3 * np.sqrt(2) * np.sqrt(8) * np.sqrt(200)
+
+
+@EACH
+def test_an_audit_plays_the_same_game(losses, place):
+    result = online.play(AMSGrad(), losses, place, beta1_decay=0.9)
+    before, sums, figures, *_ = result._player.audit()
+    np.testing.assert_array_equal(sums[game.POINT], result.x)
+    np.testing.assert_array_equal(before, result.path[-1])
+    gradients = np.array([losses(t + 1, x)[1] for t, x in enumerate(result.path)])
+    np.testing.assert_allclose(sums[game.G2], (gradients**2).sum(axis=0), rtol=1e-12)
+    roots = np.sqrt(np.arange(1, 61))
+    fading = (np.abs(gradients) / roots[:, None]).sum(axis=0)
+    np.testing.assert_allclose(sums[game.G1_FADING], fading, rtol=1e-12)
+    assert figures[game.LONGEST] == pytest.approx(np.linalg.norm(gradients, axis=1).max())
+    assert figures[game.BETA1] == pytest.approx(0.9 * 0.9**60)
+
+
+def test_beta1_decays():
+    losses = online.SquaredLosses(FEATURES)
+    result = online.play(Adam(0.1), losses, sets.Box(-9, 9), beta1_decay=0.5)
+    x, m, v, bias = np.zeros(3), 0.0, 0.0, 0.0
+    for t in range(1, 61):
+        np.testing.assert_allclose(result.path[t - 1], x, rtol=1e-9, atol=1e-12)
+        beta = 0.9 * 0.5 ** (t - 1)
+        grad = losses(t, x)[1]
+        m, v = beta * m + (1 - beta) * grad, 0.999 * v + 0.001 * grad**2
+        bias = beta * bias + 1 - beta
+        x = x - 0.1 * (m / bias) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+
+
+# ---- the players of theory
+
+
+@pytest.mark.parametrize("G", [None, 3.0])
+def test_ogd(G):
+    losses, place = GAMES["hinge in a ball"]
+    result = online.play(online.OGD(G), losses, place)
+    x, squares = np.zeros(3), 0.0
+    for t in range(1, 61):
+        np.testing.assert_allclose(result.path[t - 1], x, rtol=1e-9, atol=1e-14)
+        grad = losses(t, x)[1]
+        squares += grad @ grad
+        rate = 4 / (G * np.sqrt(t)) if G else 4 / np.sqrt(2 * squares) if squares else 0.0
+        x = place.project(x - rate * grad)
+
+
+def test_hedge():
+    game = environments.experts(100, 4, seed=3)
+    result = online.play("hedge", game)
+    rate = np.sqrt(8 * np.log(4) / 100)
+    costs = np.cumsum(np.vstack([np.zeros(4), game.losses.data[0]]), axis=0)[:-1]
+    weights = np.exp(-rate * costs)
+    np.testing.assert_allclose(
+        result.path, weights / weights.sum(axis=1, keepdims=True), rtol=1e-10
+    )
+    doubled = online.play(online.Hedge(schedules.inverse_sqrt(0.5)), game)
+    weights = np.exp(-0.5 / np.sqrt(np.arange(1, 101))[:, None] * costs)
+    np.testing.assert_allclose(
+        doubled.path, weights / weights.sum(axis=1, keepdims=True), rtol=1e-10
+    )
+
+
+# ---- known outcomes
+
+
+@pytest.mark.parametrize(
+    ("rule", "x", "average"),
+    [
+        (Adam, 1.0, 0.2154),
+        (AdaBelief, 1.0, 0.2174),
+        (AMSGrad, -0.9985, 0.0203),
+    ],
+)
+def test_reddis_online_example(rule, x, average):
+    rate = schedules.inverse_sqrt(0.5)
+    options = {"beta2": 0.99, "eps": 1e-8}
+    if rule is not AMSGrad:
+        options["bias_correction"] = False
+    if rule is AdaBelief:
+        options["eps_root"] = 1e-8
+    result = online.play(rule(rate, **options), environments.reddi_online())
+    assert result.x[0] == pytest.approx(x, abs=1e-3)
+    assert result.regret.average.upper == pytest.approx(average, abs=2e-3)
+
+
+# ---- what ends a game
+
+
+def breaking(how):
+    def function(t, x):
+        if t == 8:
+            if how is None:
+                raise RuntimeError("no more")
+            return how
+        return 0.0, np.zeros(2)
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        (None, RuntimeError, "no more"),
+        ((np.nan, np.zeros(2)), ValueError, "finite numbers, got nan .* in round 8"),
+        ((0.0, np.array([0.0, np.inf])), ValueError, "in round 8"),
+        ((0.0, np.zeros(3)), ValueError, r"shape \(2,\), got \(3,\) in round 8"),
+        (7.0, TypeError, "must return .* in round 8"),
+    ],
+    ids=["raises", "nan", "inf", "shape", "no pair"],
+)
+def test_the_rounds_before_an_error_are_kept(how, error, message):
+    losses = online.CallbackLosses(breaking(how), 2, 20)
+    with pytest.raises(error, match=message) as caught:
+        online.play(Adam(), losses, sets.Ball())
+    result = caught.value.intermediate_result
+    assert result.rounds == len(result.loss) == 7
+    assert result.regret.t[-1] == 7
+
+
+def test_a_compiled_loss_that_is_not_finite():
+    @numba.njit
+    def function(t, x):
+        return (np.nan if t == 8 else 0.0), np.zeros(2)
+
+    with pytest.raises(ValueError, match="round 8 must be finite") as caught:
+        online.play(Adam(), online.CallbackLosses(function, 2, 20), sets.Ball())
+    assert caught.value.intermediate_result.rounds == 7
+
+
+LINEAR = GAMES["linear in a box"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("adam", [1.0]), TypeError, "losses must be Losses"),
+        (("adam", LINEAR, "box"), TypeError, "feasible_set must be a set"),
+        (("adam", LINEAR, sets.Ball(center=[0.0])), ValueError, "must have 3 coordinates"),
+        (("adamm", LINEAR), ValueError, "unknown method 'adamm'"),
+        (("hedge", LINEAR, sets.Ball()), ValueError, "Hedge plays on a Simplex"),
+        (("ogd", LINEAR), ValueError, "OGD needs a feasible_set with a diameter"),
+        (("ogd", LINEAR, sets.HalfSpace([1.0, 1, 1], 0)), ValueError, "unbounded"),
+        (("adam", LINEAR, None, {"rounds": 61}), ValueError, "at most the 60"),
+        (("adam", LINEAR, None, {"rounds": 0}), ValueError, "rounds must be at least 1"),
+        (("adam", LINEAR, None, {"x0": [1.0]}), ValueError, r"x0 must have shape \(3,\)"),
+        (("adam", LINEAR, sets.Ball(), {"x0": [1.0, 1, 1]}), ValueError, "lie in the feasible set"),
+        (("adam", LINEAR, None, {"x0": [1.0, 1, np.nan]}), ValueError, "x0 must be finite"),
+        (("sgd", LINEAR, None, {"beta1_decay": 0.5}), ValueError, "needs a rule with beta1"),
+        (("adam", LINEAR, None, {"beta1_decay": 1.5}), ValueError, r"in \(0, 1\]"),
+        (("adam", online.CallbackLosses(breaking(0), 2)), ValueError, "rounds must be given"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    *positional, keywords = arguments if isinstance(arguments[-1], dict) else (*arguments, {})
+    with pytest.raises(error, match=message):
+        online.play(*positional, **keywords)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, "much"])
+def test_bad_bounds_of_ogd(value):
+    with pytest.raises((TypeError, ValueError), match="G"):
+        online.OGD(G=value)
+
+
+# ---- regret
+
+
+def test_regret_lies_in_its_interval():
+    """Against the best point of a fine grid."""
+    losses = online.LogisticLosses(FEATURES[:, :1], LABELS)
+    result = online.play("adabelief", losses, sets.Box(-2, 2))
+    grid = np.linspace(-2, 2, 4001)[:, None]
+    for t, low, high in zip(result.regret.t, result.regret.lower, result.regret.upper, strict=True):
+        best = min(losses.total(x, int(t))[0] for x in grid[:: 1 if t < 9 else 8])
+        regret = result.loss[:t].sum() - best
+        assert low - 1e-9 <= regret + 1e-4
+        assert regret <= high + 1e-9
+    assert (result.regret.upper <= result.regret.linearized + 1e-9).all()
+
+
+def test_dynamic_regret():
+    drifting = environments.drifting_centers(200)
+    result = online.play("ogd", drifting)
+    centers = drifting.losses.data[0]
+    against = result.regret.dynamic(centers)
+    assert against.lower == against.upper == pytest.approx(result.loss.sum())
+    one = result.regret.dynamic(segments=[0, 200])
+    assert one.lower == pytest.approx(result.regret.final.lower)
+    many = result.regret.dynamic(segments=[0, 50, 100, 150, 200])
+    assert many.lower > one.lower
+    with pytest.raises(ValueError, match="points or segments"):
+        result.regret.dynamic()
+
+
+def test_the_slope_of_a_root():
+    result = online.play("ogd", environments.random_signs(20_000, n=2, seed=0))
+    slope = result.regret.slope
+    assert slope.lower < slope.value < slope.upper
+    assert 0.2 < slope.value < 0.8
+
+
+def test_no_regret_without_a_set():
+    with pytest.raises(ValueError, match="feasible_set"):
+        online.play("adam", LINEAR).regret  # noqa: B018
