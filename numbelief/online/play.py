@@ -154,7 +154,7 @@ def play(
     >>> losses = online.SquaredLosses([[1.0], [0.0], [1.0], [1.0]] * 100)
     >>> result = online.play("ogd", losses, sets.Box(0, 1))
     >>> bool(result.regret.final.upper < 10), result.x.round(1)
-    (True, array([0.7]))
+    (True, array([0.8]))
     """
     if not isinstance(losses, (Losses, CallbackLosses, Environment)) and callable(losses):
         losses = losses(seed)
