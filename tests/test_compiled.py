@@ -114,18 +114,21 @@ def both(fun=rosen, jac="inplace", x0=X0, args=ARGS, method="adabelief", bounds=
 # ---- the same bits
 
 
-# Each kind of loop compiles for seconds: the rules below get all four kinds, the others take turns.
+# Each kind of loop compiles for seconds: the rules below get all four kinds, the others take turns,
+# and so do all with the automatic rate.
 THOROUGH = ("adabelief", "momentum", "lamb")
 KINDS = [
-    pytest.param(rule, dtype, bounded, id=f"{name}-{dtype.__name__}-{'bounded' * bounded}")
+    pytest.param(
+        rule, dtype, bounded, k == i % 4, id=f"{name}-{dtype.__name__}-{'bounded' * bounded}"
+    )
     for i, (name, rule) in enumerate(KERNELS)
     for k, (dtype, bounded) in enumerate(itertools.product((np.float64, np.float32), (False, True)))
     if name in THOROUGH or k == i % 4
 ]
 
 
-@pytest.mark.parametrize(("rule", "dtype", "bounded"), KINDS)
-def test_every_rule(rule, dtype, bounded):
+@pytest.mark.parametrize(("rule", "dtype", "bounded", "automatically"), KINDS)
+def test_every_rule(rule, dtype, bounded, automatically):
     options = {"x0": np.minimum(X0, 0.8).astype(dtype), "bounds": BOUNDS if bounded else None}
     options["args"] = (dtype(0.5), WEIGHTS.astype(dtype))
     fitting = {"segments": (0, 2)} if getattr(rule, "segments", None) else {}
@@ -133,6 +136,8 @@ def test_every_rule(rule, dtype, bounded):
     rate = 1e-4 if type(rule).__name__ in ("SGD", "Momentum", "Nesterov") else 0.01
     given = both(method=replace(rule, learning_rate=rate), maxiter=150, history=True, **options)
     assert given.nit > 20
+    if not automatically:
+        return
     free = replace(rule, learning_rate="auto", weight_decay=0.0)
     automatic = both(method=free, maxiter=60, **options)
     assert automatic.fun < given.history.fun[0]

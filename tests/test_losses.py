@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from numbelief import native
+from numbelief import kernels, native
 from numbelief.online import (
     AbsoluteLosses,
     CallbackLosses,
@@ -129,7 +129,7 @@ def test_a_loop_in_machine_code_plays_every_round(case, dtype):
 def native_caller(dtype):
     @numba.njit
     def call(address, x, gradient, data):
-        return native.evaluate_at(address, x, gradient, data)
+        return kernels.evaluate_at(address, x, gradient, data)
 
     return call
 

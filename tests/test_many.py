@@ -1,6 +1,5 @@
 """minimize_many: every row is what minimize gives for it alone."""
 
-import itertools
 import signal
 import threading
 
@@ -73,7 +72,7 @@ BOUNDS = [(-1, 0.9)] * 4
 # Each kind of loop compiles for seconds: these share few.
 ROWS = [
     (rule, dtype, bounds)
-    for dtype, bounds in itertools.product((np.float32, np.float64), (None, BOUNDS))
+    for dtype, bounds in ((np.float32, None), (np.float64, BOUNDS))
     for rule in (AdaBelief(), AdaBelief(0.02), AdaBelief(schedules.cosine(0.05, 300)))
 ]
 ROWS += [

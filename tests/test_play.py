@@ -34,23 +34,23 @@ def slowly(rule, losses, place, x0):
 
 
 @EACH
-@pytest.mark.parametrize("method", ["adabelief", Adam(schedules.inverse_sqrt(0.3))], ids=str)
+@pytest.mark.parametrize("method", ["amsgrad", AMSGrad(schedules.inverse_sqrt(0.3))], ids=str)
 def test_against_an_optimizer(losses, place, method):
     result = online.play(method, losses, place)
     path, lost, x = slowly(result.method, losses, place, result.x0)
     np.testing.assert_array_equal(result.path, path)
     np.testing.assert_array_equal(result.loss, lost)
     np.testing.assert_array_equal(result.x, x)
-    if method == "adabelief":
-        assert result.method.learning_rate == schedules.inverse_sqrt(AdaBelief.default_rate)
+    if method == "amsgrad":
+        assert result.method.learning_rate == schedules.inverse_sqrt(AMSGrad.default_rate)
 
 
 @EACH
 def test_the_same_game_from_python(losses, place):
     """Callbacks are played by Python, or compiled, to the same bits."""
     callback = online.CallbackLosses(losses, losses.n, losses.rounds, oblivious=True)
-    result = online.play("adabelief", callback, place)
-    compiled = online.play("adabelief", losses, place)
+    result = online.play("amsgrad", callback, place)
+    compiled = online.play("amsgrad", losses, place)
     np.testing.assert_array_equal(result.loss, compiled.loss)
     for mine, other in zip(result._player.audit(), compiled._player.audit(), strict=True):
         np.testing.assert_array_equal(mine, other)
@@ -182,7 +182,7 @@ def breaking(how):
 def test_the_rounds_before_an_error_are_kept(how, error, message):
     losses = online.CallbackLosses(breaking(how), 2, 20)
     with pytest.raises(error, match=message) as caught:
-        online.play(Adam(), losses, sets.Ball())
+        online.play(AMSGrad(), losses, sets.Ball())
     result = caught.value.intermediate_result
     assert result.rounds == len(result.loss) == 7
     assert result.regret.t[-1] == 7
@@ -194,7 +194,7 @@ def test_a_compiled_loss_that_is_not_finite():
         return (np.nan if t == 8 else 0.0), np.zeros(2)
 
     with pytest.raises(ValueError, match="round 8 must be finite") as caught:
-        online.play(Adam(), online.CallbackLosses(function, 2, 20), sets.Ball())
+        online.play(AMSGrad(), online.CallbackLosses(function, 2, 20), sets.Ball())
     assert caught.value.intermediate_result.rounds == 7
 
 
@@ -239,7 +239,7 @@ def test_bad_bounds_of_ogd(value):
 def test_regret_lies_in_its_interval():
     """Against the best point of a fine grid."""
     losses = online.LogisticLosses(FEATURES[:, :1], LABELS)
-    result = online.play("adabelief", losses, sets.Box(-2, 2))
+    result = online.play("amsgrad", losses, sets.Box(-2, 2))
     grid = np.linspace(-2, 2, 4001)[:, None]
     for t, low, high in zip(result.regret.t, result.regret.lower, result.regret.upper, strict=True):
         best = min(losses.total(x, int(t))[0] for x in grid[:: 1 if t < 9 else 8])
