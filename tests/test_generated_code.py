@@ -16,9 +16,8 @@ from numbelief import kernels
 
 n = 1000
 rules = [
-    AdaBelief(), AdaBelief(amsgrad=True, rectify=True), Adam(), AMSGrad(), AdamW(),
-    AdaBound(), AdaMax(), Adagrad(), RMSProp(), RMSProp(momentum=0.5), Momentum(), Nesterov(),
-    SGD(),
+    AdaBelief(), AdaBelief(amsgrad=True, rectify=True), Adam(), AMSGrad(), AdaBound(), AdaMax(),
+    Adagrad(), RMSProp(momentum=0.5), Nesterov(), SGD(),
 ]
 if sys.argv[1] == "parallel":
     rules = rules[:2]
