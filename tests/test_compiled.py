@@ -114,9 +114,9 @@ def both(fun=rosen, jac="inplace", x0=X0, args=ARGS, method="adabelief", bounds=
 # ---- the same bits
 
 
-# Each kind of loop compiles for seconds: the rules below get all four kinds, the others take turns,
-# and so do all with the automatic rate.
-THOROUGH = ("adabelief", "momentum", "lamb")
+# Each kind of loop compiles for seconds: this rule gets all four kinds, the others take turns, and
+# so do all with the automatic rate.
+THOROUGH = ("adabelief",)
 KINDS = [
     pytest.param(
         rule, dtype, bounded, k == i % 4, id=f"{name}-{dtype.__name__}-{'bounded' * bounded}"
@@ -197,8 +197,7 @@ def test_every_schedule(name):
 
 def test_many_coordinates():
     """Several blocks, and several blocks of the sums."""
-    for rate in (0.1, "auto"):
-        both(plain, x0=np.linspace(-3, 3, 40_000), args=(), method=Adam(rate), maxiter=8)
+    both(plain, x0=np.linspace(-3, 3, 40_000), args=(), method=Adam(0.1), maxiter=8)
 
 
 def test_the_automatic_rate_solves_many_coordinates():

@@ -76,10 +76,8 @@ ROWS = [
     for rule in (AdaBelief(), AdaBelief(0.02), AdaBelief(schedules.cosine(0.05, 300)))
 ]
 ROWS += [
-    (Momentum(1e-4), np.float64, None),
     (Momentum(), np.float32, BOUNDS),
     (LAMB(0.02, segments=(0, 2)), np.float64, BOUNDS),
-    (LAMB(), np.float64, BOUNDS),
 ]
 
 
