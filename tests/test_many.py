@@ -97,7 +97,7 @@ def test_rows_are_the_bits_of_minimize(rule, dtype, bounds):
     "options",
     [
         {"iterate": "average"}, {"iterate": "last", "xtol": 1e-4}, {"ftol": 1e-3}, {"target": 1.0},
-        {"maxiter": 0}, {"max_norm": 1.0}, {"maxiter": 5000},
+        {"maxiter": 0}, {"maxiter": 5000},
     ],
     ids=str,
 )  # fmt: skip
