@@ -162,8 +162,7 @@ OPTIONS = {
     "ftol": {"ftol": 1e-3},
     "xtol": {"xtol": 1e-3},
     "target": {"target": 2.0},
-    "max_norm": {"max_norm": 1.0},
-    "max_value": {"max_value": 0.5},
+    "clipping": {"max_norm": 1.0, "max_value": 0.5},
     "no iteration": {"maxiter": 0},
 }
 
