@@ -365,7 +365,33 @@ class Box(FeasibleSet):
 
 
 @dataclass(frozen=True, eq=False)
-class Ball(FeasibleSet):
+class _Centered(FeasibleSet):
+    """What the balls share: a radius along each coordinate, and a center."""
+
+    radius: float = 1.0
+    center: Any = 0.0
+
+    def __post_init__(self) -> None:
+        _freeze(self, radius=_size("radius", self.radius), center=_center(self.center))
+
+    @property
+    def size(self) -> int | None:
+        """The number of coordinates of the center, or None if it is a scalar."""
+        return self.center.size if self.center.ndim else None
+
+    def diameter(self, n: int | None = None, norm: float | None = None) -> Any:
+        """As in `FeasibleSet.diameter`; with a norm, n does not matter."""
+        return super().diameter(1 if norm and n is None and self.size is None else n, norm)
+
+    def _widths(self, n: int) -> NDArray[np.float64]:
+        return np.full(n, 2 * self.radius)
+
+    def _length(self, widths: NDArray[np.float64]) -> float:
+        return 2 * self.radius
+
+
+@dataclass(frozen=True, eq=False)
+class Ball(_Centered):
     r"""All x with a Euclidean distance of at most a radius from a center.
 
     The projection is
@@ -400,21 +426,6 @@ class Ball(FeasibleSet):
     Statistical Computing 4 (1983).
     """
 
-    radius: float = 1.0
-    center: Any = 0.0
-
-    def __post_init__(self) -> None:
-        _freeze(self, radius=_size("radius", self.radius), center=_center(self.center))
-
-    @property
-    def size(self) -> int | None:
-        """The number of coordinates of the center, or None if it is a scalar."""
-        return self.center.size if self.center.ndim else None
-
-    def diameter(self, n: int | None = None, norm: float | None = None) -> Any:
-        """As in `FeasibleSet.diameter`; with a norm, n does not matter."""
-        return super().diameter(1 if norm and n is None and self.size is None else n, norm)
-
     def _projector(self, n: int, dtype: Any) -> Projector:
         kind, center = _placed("ball", self.center, n)
         return Projector(kind, n, dtype, arrays=center, numbers=[self.radius])
@@ -422,12 +433,6 @@ class Ball(FeasibleSet):
     def _contains(self, x: NDArray[Any], tol: Any, ulp: float) -> bool:
         slack = ulp * (self.radius + _norm(x))
         return bool(_norm(x - self.center) <= self.radius + tol + slack)
-
-    def _widths(self, n: int) -> NDArray[np.float64]:
-        return np.full(n, 2 * self.radius)
-
-    def _length(self, widths: NDArray[np.float64]) -> float:
-        return 2 * self.radius
 
     def _linear_minimum(self, g: NDArray[np.float64]) -> NDArray[np.float64]:
         top = np.abs(g).max()
@@ -438,7 +443,7 @@ class Ball(FeasibleSet):
 
 
 @dataclass(frozen=True, eq=False)
-class L1Ball(FeasibleSet):
+class L1Ball(_Centered):
     r"""All x whose differences from a center have magnitudes that add up to at most a radius.
 
     The projection is
@@ -472,21 +477,6 @@ class L1Ball(FeasibleSet):
     for learning in high dimensions", ICML 2008.
     """
 
-    radius: float = 1.0
-    center: Any = 0.0
-
-    def __post_init__(self) -> None:
-        _freeze(self, radius=_size("radius", self.radius), center=_center(self.center))
-
-    @property
-    def size(self) -> int | None:
-        """The number of coordinates of the center, or None if it is a scalar."""
-        return self.center.size if self.center.ndim else None
-
-    def diameter(self, n: int | None = None, norm: float | None = None) -> Any:
-        """As in `FeasibleSet.diameter`; with a norm, n does not matter."""
-        return super().diameter(1 if norm and n is None and self.size is None else n, norm)
-
     def _projector(self, n: int, dtype: Any) -> Projector:
         kind, center = _placed("l1 ball", self.center, n)
         numbers = [self.radius, 0]
@@ -495,12 +485,6 @@ class L1Ball(FeasibleSet):
     def _contains(self, x: NDArray[Any], tol: Any, ulp: float) -> bool:
         slack = ulp * (self.radius + float(np.abs(x).sum()))
         return bool(np.abs(x - self.center).sum() <= self.radius + tol + slack)
-
-    def _widths(self, n: int) -> NDArray[np.float64]:
-        return np.full(n, 2 * self.radius)
-
-    def _length(self, widths: NDArray[np.float64]) -> float:
-        return 2 * self.radius
 
     def _linear_minimum(self, g: NDArray[np.float64]) -> NDArray[np.float64]:
         x = np.broadcast_to(self.center, g.shape).copy()

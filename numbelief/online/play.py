@@ -194,7 +194,6 @@ class _Player:
         self.rule, self.schedule = self._rule()
         if self.decay < 1 and not hasattr(self.rule, "beta1"):
             raise ValueError(f"beta1_decay needs a rule with beta1, got {self.method!r}")
-        # With fewer checkpoints than rounds there is always one more, never reached, at the end.
         self.at = checkpoints(self.rounds)
         n, T = losses.n, self.rounds
         self.lost = np.zeros(T)
