@@ -26,6 +26,9 @@ The table puts what is known of these games, and of others, beside what comes ou
 All losses are synthetic: they are constructions of theory. A number agrees where it rounds to the
 expected one, a mean where its 99 % confidence interval holds the expected one.
 
+In the picture of x, which goes up and down, a line has the means over ranges of rounds, the last
+one up to T; the dot at its end is the x_T of the table.
+
 Needs matplotlib. Writes adam_fails.png.
 """
 
@@ -181,16 +184,17 @@ def draw(results, path):
             # Within each period x goes up and down: what is drawn are means, of at least two.
             edges = np.unique(np.geomspace(202, result.rounds, 60).astype(int))
             x = result.loss / result.losses.data[0][:, 0]  # a linear loss tells where x was
-            means = np.add.reduceat(x, edges[:-1])[:-1] / np.diff(edges[:-1])
-            below.plot(np.sqrt(edges[:-2] * edges[1:-1]), means, **style)
+            means = np.add.reduceat(x, edges[:-1]) / np.diff(edges)
+            below.plot(np.sqrt(edges[:-1] * edges[1:]), means, **style)
+            below.plot(result.rounds, result.x[0], "o", color=color, clip_on=False)
         above.set_title(TITLES[title], fontsize="medium")
         above.set(xscale="log", yscale="log", xlim=100, ylim=(1e-3, 20))
-        below.set(xlabel="round t", ylim=(-1.08, 1.08))
+        below.set(xlabel="round t", ylim=(-1.08, 1.08), xlim=(100, result.rounds))
         for axes in (above, below):
             axes.grid(True, color="0.9", linewidth=0.8)
             axes.spines[["top", "right"]].set_visible(False)
     grid[0, 0].set_ylabel("R(t) / t")
-    grid[1, 0].set_ylabel("x (best: -1)")
+    grid[1, 0].set_ylabel("mean of x, and x_T (best: -1)")
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, dpi=130)

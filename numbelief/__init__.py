@@ -12,12 +12,14 @@ from numbelief.many import per_row as per_row
 from numbelief.minimize import minimize as minimize
 from numbelief.optimizer import Optimizer as Optimizer
 from numbelief.rules import *  # noqa: F403  every rule, by its registry
+from numbelief.stochastic import minimize_stochastic as minimize_stochastic
 
 if not TYPE_CHECKING:
     __all__ = [
         "Optimizer",
         "minimize",
         "minimize_many",
+        "minimize_stochastic",
         "per_row",
         "schedules",
         "sets",

@@ -8,13 +8,13 @@ import secrets
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief.rules import Rule
+from numbelief.rules import Lookahead, Rule, without_lookahead
 from numbelief.schedules import Schedule
 
 FORMAT = 1
@@ -106,14 +106,18 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
     return header, arrays
 
 
-def describe(rule: Rule) -> dict[str, Any]:
+def describe(rule: Rule | Lookahead) -> dict[str, Any]:
     """A rule as plain data that `restore` or `differences` understands."""
-    values = {f.name: getattr(rule, f.name) for f in fields(rule) if f.init}
-    values["learning_rate"] = _describe_rate(rule.learning_rate)
-    return {"name": type(rule).__name__.lower(), "hyperparameters": values}
+    inner = without_lookahead(rule)
+    values = {f.name: getattr(inner, f.name) for f in fields(inner) if f.init}
+    values["learning_rate"] = _describe_rate(inner.learning_rate)
+    described = {"name": type(inner).__name__.lower(), "hyperparameters": values}
+    if isinstance(rule, Lookahead):
+        described["lookahead"] = {"k": rule.k, "alpha": rule.alpha}
+    return described
 
 
-def restore(description: dict[str, Any]) -> Rule:
+def restore(description: dict[str, Any]) -> Rule | Lookahead:
     """The rule that `describe` described."""
     name = description["name"]
     if name not in Rule.registry:
@@ -121,20 +125,23 @@ def restore(description: dict[str, Any]) -> Rule:
     values = dict(description["hyperparameters"])
     values["learning_rate"] = _restore_rate(values["learning_rate"])
     try:
-        return Rule.registry[name](**values)
+        rule = Rule.registry[name](**values)
     except TypeError as error:
         raise ValueError(
             f"the checkpoint's rule is not the {name!r} defined here: {error}"
         ) from error
+    return Lookahead(rule, **description["lookahead"]) if "lookahead" in description else rule
 
 
-def differences(saved: dict[str, Any], rule: Rule) -> list[str]:
+def differences(saved: dict[str, Any], rule: Rule | Lookahead) -> list[str]:
     """What a described rule and a rule do not agree on, for an error message."""
     # Through JSON and back, since the saved one has been there (tuples become lists).
     given = json.loads(json.dumps(describe(rule)))
     if saved["name"] != given["name"]:
         return [f"rule {saved['name']} in the file, {given['name']} given"]
-    old, new = saved["hyperparameters"], given["hyperparameters"]
+    old, new = (
+        {**each["hyperparameters"], "lookahead": each.get("lookahead")} for each in (saved, given)
+    )
     return [
         f"{name} = {old.get(name)!r} in the file, {new.get(name)!r} given"
         for name in {**old, **new}
@@ -165,13 +172,12 @@ def fingerprint(value: Any) -> str | None:
 
 def _describe_rate(rate: Any) -> Any:
     if isinstance(rate, Schedule):
-        values = asdict(rate)
-        for f in fields(rate):
-            if callable(value := getattr(rate, f.name)):
-                values[f.name] = _describe_rate(value)
+        values = {f.name: _describe_rate(getattr(rate, f.name)) for f in fields(rate)}
         return {"kind": type(rate).__name__, **values}
     if callable(rate):
         return {"callable": getattr(rate, "__qualname__", type(rate).__qualname__)}
+    if isinstance(rate, np.ndarray):
+        return {"array": fingerprint(rate)}
     return rate
 
 
@@ -182,6 +188,11 @@ def _restore_rate(rate: Any) -> Any:
         raise ValueError(
             f"the checkpoint's learning rate is your own function {rate['callable']!r}, which a "
             "file cannot hold: pass rule= with it"
+        )
+    if "array" in rate:
+        raise ValueError(
+            "the checkpoint's learning rate is an array, of which the file holds a fingerprint "
+            "only: pass rule= with it"
         )
     values = {name: _restore_rate(value) for name, value in rate.items() if name != "kind"}
     return Schedule.registry[rate["kind"]](**values)

@@ -255,6 +255,26 @@ def _times(value, factor):
 
 
 @register_jitable
+def _scaled(rate, scale, i):
+    """The rate of coordinate i, whose share of the base rate scale tells."""
+    if scale is None:
+        return rate
+    else:
+        return rate * scale[i]
+
+
+@register_jitable
+def _kept(x, keep, scale, i, one):
+    """What the decoupled decay leaves of coordinate i."""
+    if keep is None:
+        return x
+    elif scale is None:
+        return x * keep
+    else:
+        return x * (one - scale[i] * (one - keep))
+
+
+@register_jitable
 def _clipped(value, most):
     if most is None:
         return value
@@ -271,9 +291,9 @@ def _decayed(g, x, l2):
 
 
 @register_jitable
-def _prepared(g, x, scale, max_value, l2):
+def _prepared(g, x, clip, max_value, l2):
     """Clip the gradient, then add the coupled decay."""
-    return _decayed(_clipped(_times(g, scale), max_value), x, l2)
+    return _decayed(_clipped(_times(g, clip), max_value), x, l2)
 
 
 # Where what is None decides the type of a result, the choice is Numba's to make by type.
@@ -321,30 +341,72 @@ def _project_by_type(x, trace, projection):
     return move
 
 
-def _apply_block(x, g, state, values, extras, ratio, lower, upper, trace, lo, hi):
+@register_jitable
+def _anchor(x, state, t, lower, upper, lookahead, lo, hi):
+    """Let the slow weights of a Lookahead start where x does, but within its bounds."""
+    if lookahead is not None:  # noqa: SIM102  Numba drops the branch only where it stands alone
+        if t == 1:
+            slow = _slot(state, len(state) - 1, lo, hi)
+            for i in range(x.size):
+                slow[i] = limit(x[i], lower, upper, i)
+
+
+@register_jitable
+def _synchronize(x, state, t, lower, upper, lookahead, lo, hi):
+    """Every k steps: move the slow weights towards x, and x to them."""
+    if lookahead is not None:
+        k, alpha = lookahead
+        if t % k == 0:
+            slow = _slot(state, len(state) - 1, lo, hi)
+            weight = x.dtype.type(alpha)
+            for i in range(x.size):
+                slow[i] = x[i] = limit(slow[i] + weight * (x[i] - slow[i]), lower, upper, i)
+
+
+@register_jitable
+def _finish(x, state, t, trace, projection, lookahead):
+    """Project x, and only then synchronize: what lies between two points of a set is in it."""
+    project(x, trace, projection)
+    if projection is not None:  # noqa: SIM102
+        if lookahead is not None:
+            if t == 1:
+                slow, ones = row(state, len(state) - 1), row(trace, 1)
+                fill(ones, 1)  # nothing reads the directions of a Lookahead
+                address, data, left = projection
+                left[0] = max(left[0], evaluate_at(address, slow, ones, data))
+            _synchronize(x, state, t, None, None, lookahead, 0, x.size)
+
+
+def _apply_block(
+    x, g, state, t, values, extras, ratio,
+    lower, upper, trace, projection, scale, lookahead, lo, hi,
+):  # fmt: skip
     c = Coefficients(*values)  # a named tuple does not get into a parallel loop
-    scale, max_value, keep, l2 = extras
+    clip, max_value, keep, l2 = extras
     # Slices, because a loop over range(lo, hi) does not vectorize.
     x, g, slots = window(x, lo, hi), window(g, lo, hi), rows(state, lo, hi)
-    lower, upper = cut(lower, lo, hi), cut(upper, lo, hi)
+    lower, upper, scale = cut(lower, lo, hi), cut(upper, lo, hi), cut(scale, lo, hi)
     rates, directions = _cut_row(trace, 0, lo, hi), _cut_row(trace, 1, lo, hi)
+    _anchor(x, state, t, lower, upper, lookahead, lo, hi)
     for i in range(x.size):
-        new = update(x[i], _prepared(g[i], x[i], scale, max_value, l2), c, *load(slots, i))
+        new = update(x[i], _prepared(g[i], x[i], clip, max_value, l2), c, *load(slots, i))
         store(slots, i, new, c)
-        rate = _times(new[1], ratio)
+        rate = _scaled(_times(new[1], ratio), scale, i)
         _note(rates, i, rate)
         _note(directions, i, new[0])
-        x[i] = limit(_times(x[i], keep) - rate * new[0], lower, upper, i)
+        x[i] = limit(_kept(x[i], keep, scale, i, c.one) - rate * new[0], lower, upper, i)
+    if projection is None:  # while the block is in the cache
+        _synchronize(x, state, t, lower, upper, lookahead, lo, hi)
 
 
 def _norms_block(x, g, state, values, extras, lo, hi):
     """Sums of squares of x and of the direction that the coming update will take."""
     c = Coefficients(*values)
-    scale, max_value, _, l2 = extras
+    clip, max_value, _, l2 = extras
     x, g, slots = window(x, lo, hi), window(g, lo, hi), rows(state, lo, hi)
     of_x = of_direction = 0.0
     for i in range(x.size):
-        prepared = _prepared(g[i], x[i], scale, max_value, l2)
+        prepared = _prepared(g[i], x[i], clip, max_value, l2)
         direction = update(x[i], prepared, c, *load(slots, i))[0]
         of_x += np.float64(x[i]) ** 2
         of_direction += np.float64(direction) ** 2
@@ -409,20 +471,24 @@ def _extras(x, g, numbers, rate, decays, max_norm, max_value):
 
 def _advance(
     x, g, state, clock, numbers, rate,
-    decays, max_norm, max_value, lower, upper, trace, projection, edges, owner,
+    decays, max_norm, max_value, lower, upper, trace, projection, edges, owner, scale, lookahead,
 ):  # fmt: skip
     """One step of an elementwise rule."""
     values = begin(x, clock, numbers, rate)
+    t = clock[0].t
     extras = extras_of(x, g, numbers, rate, decays, max_norm, max_value)
     for b in prange((x.size + BLOCK - 1) // BLOCK):
         lo, hi = b * BLOCK, min(x.size, (b + 1) * BLOCK)
-        apply_block(x, g, state, values, extras, None, lower, upper, trace, lo, hi)
-    project(x, trace, projection)
+        apply_block(
+            x, g, state, t, values, extras, None,
+            lower, upper, trace, projection, scale, lookahead, lo, hi,
+        )  # fmt: skip
+    _finish(x, state, t, trace, projection, lookahead)
 
 
 def _advance_layerwise(
     x, g, state, clock, numbers, rate,
-    decays, max_norm, max_value, lower, upper, trace, projection, edges, owner,
+    decays, max_norm, max_value, lower, upper, trace, projection, edges, owner, scale, lookahead,
 ):  # fmt: skip
     """One step of a rule that scales each segment's step to the size of its parameters.
 
@@ -430,6 +496,7 @@ def _advance_layerwise(
     from edges[b] to edges[b + 1] and lies within the segment owner[b].
     """
     values = begin(x, clock, numbers, rate)
+    t = clock[0].t
     extras = extras_of(x, g, numbers, rate, decays, max_norm, max_value)
     sums = np.empty((owner.size, 2))
     for b in prange(owner.size):
@@ -443,8 +510,11 @@ def _advance_layerwise(
         known = of_x > 0 and of_direction > 0
         ratio = _cast((sqrt(of_x) / sqrt(of_direction) if known else 1.0,), x)[0]
         lo, hi = edges[b], edges[b + 1]
-        apply_block(x, g, state, values, extras, ratio, lower, upper, trace, lo, hi)
-    project(x, trace, projection)
+        apply_block(
+            x, g, state, t, values, extras, ratio,
+            lower, upper, trace, projection, scale, lookahead, lo, hi,
+        )  # fmt: skip
+    _finish(x, state, t, trace, projection, lookahead)
 
 
 def _step(x, g, state, clock, numbers, rate, *options):
@@ -678,12 +748,19 @@ def _tuples(rule: type[Rule]) -> tuple[Any, Any]:
 def tabulate(schedule: Any, first: int, count: int) -> NDArray[np.float64]:
     """The rates of steps first, first + 1, ... of a schedule: without Python if it is our own."""
     rates = np.empty(count)
-    if isinstance(schedule, schedules.warmup):
-        risen = max(0, min(count, schedule.steps + 1 - first))
-        top = tabulate(schedule.schedule, 1, 1)
-        rates[:risen] = top * np.arange(first, first + risen) / schedule.steps
-        after = max(first - schedule.steps, 1)
-        rates[risen:] = tabulate(schedule.schedule, after, count - risen)
+    if isinstance(schedule, schedules.per_epoch):
+        begun, ended = (1 + (t - 1) // schedule.steps for t in (first, first + count - 1))
+        epochs = 1 + np.arange(first - 1, first - 1 + count) // schedule.steps
+        rates = tabulate(schedule.schedule, begun, ended + 1 - begun)[epochs - begun]
+    elif isinstance(schedule, (schedules.warmup, schedules.chain)):
+        early = max(0, min(count, schedule.steps + 1 - first))
+        if isinstance(schedule, schedules.chain):
+            rates[:early] = tabulate(schedule.first, first, early)
+            then = schedule.then
+        else:
+            then = schedule.schedule
+            rates[:early] = tabulate(then, 1, 1) * np.arange(first, first + early) / schedule.steps
+        rates[early:] = tabulate(then, max(first - schedule.steps, 1), count - early)
     elif isinstance(schedule, schedules.Schedule):
         _compile_table(type(schedule))(rates, first, *schedule.numbers)  # type: ignore[arg-type]
     else:

@@ -26,7 +26,7 @@ RUNNING, CONVERGED, MAXITER, PRECISION, NONFINITE = -1, 0, 1, 2, 3
 # Which point a run returns.
 ITERATES = {"best": 0, "last": 1, "average": 2}
 BEST, LAST, AVERAGE = ITERATES.values()
-# A row of many looks this often, in iterations, whether it shall stop.
+# For so many steps the rates of many rows are tabulated at first.
 CHUNK = 1024
 # ftol compares the best value with the best value this many iterations ago.
 WINDOW = 50
@@ -115,40 +115,50 @@ def choose(iterate: int, status: int, control: NDArray[Any]) -> int:
 
 
 def solve_rows(jobs, outcome, start, rates, arrays, options, watch, tuner, objective):
-    """Take problems from a shared pile and solve them, one after the other.
+    """Take problems from a shared pile and solve them; return whether one needs more rates.
 
-    ``jobs`` is (pile, stop): the row to take next, and whether to end early. ``start`` is (X0,
-    clock, control, iterate), ``outcome`` the arrays that get each row's results.
+    ``jobs`` is (pile, stop, held, scheduled): the row to take next, whether to end early, the row
+    that has come to the end of the rates (or -1), and whether each step has a rate of its own.
+    ``start`` is (X0, clock, control, iterate), ``outcome`` the arrays that get each row's results.
+    Other threads end a row by setting the maxiter of its control to 0.
     """
     jobs, outcome, start, rates, arrays, options, watch, tuner, objective = borrow(
         (jobs, outcome, start, rates, arrays, options, watch, tuner, objective)
     )
-    pile, stop = jobs
+    pile, stop, held, scheduled = jobs
     X0, first_clock, first_control, first_tuner, iterate = start
     X, G, fun, nit, nfev, njev, status = outcome
     x, g, state, clock, numbers = arrays
     control, recent, best, _, _, _, _, average, previous, _, _ = watch
     block = objective[2]
-    while not stop[0]:
-        k = native.take(pile)
-        if k >= len(X0):
-            break
-        block[native.ROW], block[native.CALLS] = k, 0
-        copy(row(X0, k), x)
-        clock[0], control[0], tuner[0][0] = first_clock[0], first_control[0], first_tuner[0]
-        fill(g, 0)
-        fill(state, 0)
-        fill(recent, inf)
-        fill(best, 0)
-        fill(average, 0)
-        fill(previous, 0)
-        how = NONFINITE
-        if kernels.largest(x) < inf:
-            how = first(x, g, watch, objective)
+    while held[0] >= 0 or not stop[0]:
+        k, how = held[0], RUNNING
+        if k < 0:
+            k = native.take(pile)
+            if k >= len(X0):
+                break
+            block[native.ROW], block[native.CALLS] = k, 0
+            copy(row(X0, k), x)
+            clock[0], control[0], tuner[0][0] = first_clock[0], first_control[0], first_tuner[0]
+            fill(g, 0)
+            fill(state, 0)
+            fill(recent, inf)
+            fill(best, 0)
+            fill(average, 0)
+            fill(previous, 0)
+            how = NONFINITE
+            if kernels.largest(x) < inf:
+                how = first(x, g, watch, objective)
+        held[0] = -1
         while how == RUNNING and not stop[0]:
-            lo = control[0].nit % rates.size
-            some = window(rates, lo, min(lo + CHUNK, rates.size))
+            lo = control[0].nit if scheduled else 0
+            if lo == rates.size:
+                held[0] = k
+                return True
+            some = window(rates, lo, rates.size)
             how = run(some, x, g, state, clock, numbers, options, watch, tuner, objective)
+        if how == MAXITER and control[0].nit < first_control[0].maxiter:
+            how = RUNNING  # it was ended early
         fun[k] = control[0].fun
         which = choose(iterate, how, control)
         if which == BEST:
@@ -162,6 +172,7 @@ def solve_rows(jobs, outcome, start, rates, arrays, options, watch, tuner, objec
         nit[k], status[k] = max(control[0].nit, 0), how
         copy(x, row(X, k))
         copy(g, row(G, k))
+    return False
 
 
 @register_jitable
@@ -286,7 +297,8 @@ def _look(fun, rate, x, g, *watch):
 def _evaluate(x, g, address, data, block):
     fun = evaluate_at(address, x, g, data)
     if block[native.FAILED]:
-        raise native.Raised
+        native.leave(block[native.FAILED] == native.RAISED)
+        raise native.Raised("the gradient had another length, but not when called again")
     block[native.CALLS] += 1
     return fun
 

@@ -1,9 +1,11 @@
 """minimize_many: a thousand small problems at once, each as `minimize` would solve it."""
 
+import contextlib
+import math
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +20,7 @@ from numbelief.minimize import Run, move_into, progress_bar
 from numbelief.optimizer import resolve_set
 from numbelief.options import Options, read_options
 from numbelief.problem import Problem, as_args
-from numbelief.rules import Rule
+from numbelief.rules import Lookahead, Rule
 from numbelief.sets import FeasibleSet
 
 __all__ = ["minimize_many", "per_row"]
@@ -57,8 +59,6 @@ def per_row(data: ArrayLike) -> native.PerRow:
     array = as_array(data, "per_row's data")
     if array.dtype.kind not in "fiubc":
         raise TypeError(f"per_row needs numbers, got dtype {array.dtype}")
-    if array.dtype.kind == "b":  # as minimize takes a bool
-        array = array.astype(np.int64)
     if array.ndim == 0:
         raise ValueError("per_row needs an array with one row for each problem, got a scalar")
     return native.PerRow(np.ascontiguousarray(array))
@@ -68,7 +68,7 @@ def minimize_many(
     fun: Callable[..., Any],
     X0: ArrayLike,
     args: Any = (),
-    method: str | Rule = "adabelief",
+    method: str | Rule | Lookahead = "adabelief",
     jac: Any = None,
     bounds: Any = None,
     options: dict[str, Any] | None = None,
@@ -85,13 +85,17 @@ def minimize_many(
     ----------
     fun, args, method, jac, bounds, tol, feasible_set
         As in `minimize`; all rows share the bounds. Of an argument marked with `per_row`, problem i
-        gets row i. Functions compiled by Numba run without Python on ``numba.get_num_threads()``
-        threads; a Python fun runs row after row, after a warning.
+        gets row i; all rows share the others, which fun must not write to (scratch memory goes into
+        a `per_row`): where the first evaluation does, all rows run on one thread, after a warning.
+        Functions compiled by Numba run without Python on ``numba.get_num_threads()`` threads, but
+        on one where fun or jac has threads of its own (``parallel=True``; compile them without
+        where a function that they call has it). A Python fun runs row after row, after a warning.
     X0 : array_like of shape (B, n)
         First points, never written to. A row that is not finite ends at once, with status 3.
     options : dict, optional
         Those of `minimize` except ``history``, ``return_all``, ``checkpoint`` and ``resume``.
-        ``maxtime`` is for all rows together, ``progress`` counts finished rows.
+        ``maxtime`` is for all rows together (rows that it leaves no time for keep a fun of NaN; at
+        0, all first points are evaluated), ``progress`` counts finished rows.
 
     Returns
     -------
@@ -112,7 +116,8 @@ def minimize_many(
     Warns
     -----
     OptimizeWarning
-        As in `minimize`; fun is not compiled.
+        As in `minimize`; the rows run in Python though ``compiled=False`` did not say so, or on one
+        thread because fun writes to an argument that they share.
 
     Examples
     --------
@@ -136,10 +141,12 @@ def minimize_many(
     >>> res.x[:, 0].round(3)
     array([0.5, 1. , 2. ])
     """
-    rule, settings = read_options(method, tol, options)
+    rule, settings = read_options(method, tol, options, Options)
     unused = [name for name in _NOT_FOR_MANY if getattr(settings, name)]
     if unused:
         raise ValueError(f"minimize_many has no option {', '.join(unused)}: use minimize")
+    if settings.maxtime == 0:  # as in minimize, which evaluates first and looks at the clock then
+        settings = replace(settings, maxiter=0, maxtime=math.inf)
     X = as_first_points(X0)
     args = as_args(args)
     for i, arg in enumerate(args):
@@ -150,9 +157,10 @@ def minimize_many(
             )
     place = resolve_set(feasible_set, bounds, X.shape[1])
     X = move_into(place, X)
-    problem = Problem(fun, jac, args, X[0], place, settings.finite_difference, settings.compiled)
-    many = _Many(problem, rule, X, place, settings)
-    return many.go()
+    many = _Many(rule, X, place, settings)
+    return many.go(
+        lambda: Problem(fun, jac, args, X[0], place, settings.finite_difference, settings.compiled)
+    )
 
 
 class _Many:
@@ -160,13 +168,12 @@ class _Many:
 
     def __init__(
         self,
-        problem: Problem,
-        rule: Rule,
+        rule: Rule | Lookahead,
         X: NDArray[Any],
         place: FeasibleSet | None,
         settings: Options,
     ) -> None:
-        self.problem, self.rule, self.place, self.settings = problem, rule, place, settings
+        self.rule, self.place, self.settings = rule, place, settings
         self.X0, rows = X, len(X)
         self.X, self.G = X.copy(), np.zeros_like(X)
         self.fun = np.full(rows, np.nan)
@@ -175,15 +182,18 @@ class _Many:
         self.stop = np.zeros(1, np.int64)
         self.pile = np.zeros(1, np.int64)
         self.failure: BaseException | None = None
-        # What is wrong shows here, before any work.
-        run = Run(problem, rule, X[0].copy(), place, settings)
-        scheduled = callable(rule.learning_rate)
-        self.rates = run.rates(max(settings.maxiter, 1) if scheduled else loop.CHUNK)
+        self.controls: list[NDArray[Any]] = []
+        self.rates = np.zeros(0)
+        self._lock = threading.Lock()
 
-    def go(self) -> OptimizeResult:
+    def go(self, make: Callable[[], Problem]) -> OptimizeResult:
         """Solve all rows; on an exception, attach the result so far to it."""
-        bar = progress_bar(type(self.rule).__name__, len(self.X0), self.settings)
+        bar = None
         try:
+            self.problem = make()
+            # What is wrong shows here, before any work.
+            self.run = Run(self.problem, self.rule, self.X0[0].copy(), self.place, self.settings)
+            bar = progress_bar(type(self.rule).__name__, len(self.X0), self.settings.progress)
             if self.problem.native is None:
                 self._in_python(bar)
             else:
@@ -201,11 +211,9 @@ class _Many:
         return result
 
     def _in_python(self, bar: Any) -> None:
-        warnings.warn(
-            "fun is not compiled (numba.njit): its rows are solved one after the other, in Python",
-            OptimizeWarning,
-            stacklevel=4,
-        )
+        if self.settings.compiled is not False:
+            message = f"{self.problem.hindrance}: the rows are solved one by one, in Python"
+            warnings.warn(message, OptimizeWarning, stacklevel=4)
         ends = time.perf_counter() + self.settings.maxtime
         for row, x0 in enumerate(self.X0):
             left = ends - time.perf_counter()
@@ -219,11 +227,11 @@ class _Many:
                 problem, self.rule, x0.copy(), self.place, replace(self.settings, maxtime=left)
             )
             try:
-                result = run.go()
+                with _naming(row):
+                    result = run.go()
             except BaseException as error:
                 if (result := getattr(error, "intermediate_result", None)) is not None:
                     self._take(row, result, loop.RUNNING)
-                error.add_note(f"in row {row} of X0")
                 raise
             self._take(row, result, result.status)
             if bar is not None:
@@ -237,18 +245,24 @@ class _Many:
     def _in_threads(self, bar: Any) -> None:
         """Let each core take rows from one pile: rows end at very different iterations."""
         finite = np.isfinite(self.X0).all(axis=1)
-        if finite.any():
-            self._look_at(int(np.argmax(finite)))
-        solve = loop.compile_rows(self.rule)
+        writes = finite.any() and self._look_at(int(np.argmax(finite)))
+        solve = loop.compile_rows(self.run.optimizer.inner)
         self.stop[0] = 1
-        self._work(solve)  # compiles in this thread, where Ctrl-C arrives, and does no more
+        self._solve(solve)  # compiles in this thread, where Ctrl-C arrives, and does no more
         self.stop[0] = 0
-        count = min(numba.get_num_threads(), len(self.X0))
+        alone = writes or native.is_parallel(self.problem.fun, self.problem.jac)
+        count = 1 if alone else min(numba.get_num_threads(), len(self.X0))
+        if writes and len(self.X0) > 1:
+            warnings.warn(
+                "fun writes to an argument that all rows share: they run on one thread; per_row "
+                "gives each row its own",
+                OptimizeWarning,
+                stacklevel=4,
+            )
         # Python's own threads: unlike Numba's, they survive a fork and leave Ctrl-C to this one.
-        threads = [threading.Thread(target=self._work, args=(solve,)) for _ in range(count)]
+        given = solve, numba.get_num_threads()
+        threads = [threading.Thread(target=self._work, args=given) for _ in range(count)]
         ends = time.perf_counter() + self.settings.maxtime
-        if self.settings.maxtime == 0:
-            return
         try:
             for thread in threads:
                 thread.start()
@@ -256,13 +270,13 @@ class _Many:
                 while thread.is_alive():
                     thread.join(_LOOK_EVERY_S)
                     self._show(bar)
-                    if time.perf_counter() >= ends:
-                        self.stop[0] = 1
+                    if self.stop[0] or time.perf_counter() >= ends:
+                        self._halt()
         finally:
-            self.stop[0] = 1
             for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+                while thread.is_alive():
+                    self._halt()
+                    thread.join(_LOOK_EVERY_S)
             self._show(bar)  # the last rows may have ended before anybody looked
         if self.failure is not None:
             raise self.failure
@@ -271,17 +285,35 @@ class _Many:
         if bar is not None:
             bar.update(np.count_nonzero(self.status != loop.RUNNING) - bar.n)
 
-    def _look_at(self, row: int) -> None:
-        """Evaluate the first point of a row, to see whether the functions keep to their arrays."""
-        x = self.X0[row].copy()
-        try:
-            self.problem.of_row(row).first(x, np.zeros_like(x))
-        except BaseException as error:
-            error.add_note(f"in row {row} of X0")
-            raise
+    def _halt(self) -> None:
+        """End all rows after their iteration; again and again, as a thread may begin a row now."""
+        self.stop[0] = 1
+        for control in self.controls:
+            control["maxiter"] = 0
 
-    def _work(self, solve: Any) -> None:
-        """What a thread does: solve rows until none is left."""
+    def _look_at(self, row: int) -> bool:
+        """Evaluate a row's first point, to see whether the functions keep to their arrays.
+
+        Beyond grad is an error; into what the rows share is returned.
+        """
+        x = self.X0[row].copy()
+        shared = list(_arrays(self.problem.shared))
+        before = [hash(array.tobytes()) for array in shared]
+        with _naming(row):
+            self.problem.of_row(row).first(x, np.zeros_like(x))
+        return before != [hash(array.tobytes()) for array in shared]
+
+    def _work(self, solve: Any, threads: int) -> None:
+        """What a thread does."""
+        try:
+            numba.set_num_threads(threads)  # for an objective with threads of its own
+            self._solve(solve)
+        except BaseException as error:
+            self.failure = self.failure or error
+            self.stop[0] = 1
+
+    def _solve(self, solve: Any) -> None:
+        """Solve rows until none is left."""
         x = self.X0[0].copy()
         run = Run(self.problem, self.rule, x, self.place, self.settings)
         opt, objective = run.optimizer, self.problem.native
@@ -295,29 +327,32 @@ class _Many:
             loop.ITERATES[self.settings.iterate],
         )
         outcome = self.X, self.G, self.fun, self.nit, self.nfev, self.njev, self.status
+        scheduled = callable(self.rule.learning_rate)
+        jobs = self.pile, self.stop, np.full(1, -1), scheduled
+        rates = self._rates(0) if scheduled else run.rates(loop.CHUNK)
+        self.controls.append(run.control)
         try:
-            solve(
-                (self.pile, self.stop), outcome, start, self.rates, (x, run.g, *opt.arrays),
-                opt.options, run.watch(), run.tuner, (objective.address, data, block),
-            )  # fmt: skip
-        except native.Raised:
-            self._blame(int(block[native.ROW]), x, run.g)
-        except BaseException as error:
-            self._fail(error)
+            while solve(
+                jobs, outcome, start, rates, (x, run.g, *opt.arrays), opt.options, run.watch(),
+                run.tuner, (objective.address, data, block),
+            ):  # fmt: skip
+                rates = self._rates(rates.size)
+        except BaseException:
+            if not block[native.FAILED]:
+                raise
+            row = int(block[native.ROW])
+            with _naming(row):
+                if block[native.FAILED] == native.MISSHAPEN:  # Python says how
+                    self.problem.of_row(row).evaluate(x, run.g)
+                raise
 
-    def _blame(self, row: int, x: NDArray[Any], g: NDArray[Any]) -> None:
-        """Call what raised in machine code once more, for its exception."""
-        error: BaseException = RuntimeError("fun or jac raised, but not when called again")
-        try:
-            self.problem.of_row(row).evaluate(x, g)
-        except BaseException as raised:
-            error = raised
-        error.add_note(f"in row {row} of X0")
-        self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        self.stop[0] = 1
-        self.failure = self.failure or error
+    def _rates(self, count: int) -> NDArray[np.float64]:
+        """The rates of more steps than so many."""
+        with self._lock:
+            if self.rates.size <= count:
+                most = max(self.settings.maxiter, 1)
+                self.rates = self.run.rates(min(max(2 * count, loop.CHUNK), most))
+            return self.rates
 
     def result(self) -> OptimizeResult:
         """What is known now."""
@@ -337,3 +372,22 @@ class _Many:
             message=f"{success.sum()} of {len(success)} problems terminated successfully.",
             best=best,
         )
+
+
+@contextlib.contextmanager
+def _naming(row: int) -> Iterator[None]:
+    """Let an exception say in which row it was raised."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"in row {row} of X0")
+        raise
+
+
+def _arrays(args: tuple[Any, ...]) -> Iterator[NDArray[Any]]:
+    """The arrays among arguments that can be written to."""
+    for arg in args:
+        if isinstance(arg, tuple):
+            yield from _arrays(arg)
+        elif isinstance(arg, np.ndarray) and arg.flags.writeable:
+            yield arg

@@ -19,30 +19,30 @@ from numbelief.checks import as_first_point
 from numbelief.optimizer import Optimizer, resolve_set
 from numbelief.options import Options, read_options
 from numbelief.problem import Problem, as_args
-from numbelief.rules import Rule
+from numbelief.rules import Lookahead, Rule, without_lookahead
 from numbelief.sets import Box, FeasibleSet
 
 __all__ = ["minimize"]
 
 _KIND = "numbelief.minimize"
-_STOPPED = 99
+STOPPED = 99
 # The texts of SciPy's BFGS, by status.
 _MESSAGES = {
     loop.CONVERGED: "Optimization terminated successfully.",
     loop.MAXITER: "Maximum number of iterations has been exceeded.",
     loop.PRECISION: "Desired error not necessarily achieved due to precision loss.",
     loop.NONFINITE: "NaN result encountered.",
-    _STOPPED: "`callback` raised `StopIteration`.",
+    STOPPED: "`callback` raised `StopIteration`.",
 }
 # Between two looks at the clock; the look itself costs a few microseconds.
-_LOOK_EVERY_S = 0.02
+LOOK_EVERY_S = 0.02
 
 
 def minimize(
     fun: Callable[..., Any],
     x0: ArrayLike,
     args: Any = (),
-    method: str | Rule = "adabelief",
+    method: str | Rule | Lookahead = "adabelief",
     jac: Any = None,
     bounds: Any = None,
     tol: float | None = None,
@@ -68,7 +68,7 @@ def minimize(
         one variable.
     args : tuple, optional
         Further arguments of fun and jac; numbers and arrays where these are compiled.
-    method : str or Rule, default "adabelief"
+    method : str, Rule or Lookahead, default "adabelief"
         A rule such as ``AdaBelief(learning_rate=0.1)``, or its lower-case name; with a name, its
         hyperparameters may stand in options. A rate that is given is used as given. A rule without
         one finds it by itself (``learning_rate="auto"``, see Notes).
@@ -136,13 +136,13 @@ def minimize(
     TypeError, ValueError
         An argument is of the wrong type or out of range, or fun or jac returned something of the
         wrong shape or type. What the user's functions raise, they raise; the exception then carries
-        the result so far as its attribute ``intermediate_result``. A compiled function that raises
-        is called once more at the same point, from Python, for its exception.
+        the result so far as its attribute ``intermediate_result``.
 
     Warns
     -----
     OptimizeWarning
-        An option is not known; x0 lies outside the bounds; a weight decay comes without a rate.
+        An option is not known; x0 lies outside the bounds; a weight decay or a Lookahead comes
+        without a rate.
 
     Notes
     -----
@@ -152,8 +152,9 @@ def minimize(
     point is worse than the one before (beyond rounding); an iteration may evaluate fun more than
     once; the units of fun and x do not matter, except for the tolerances; 18 arrays of the size of
     x are kept. It needs a fun that gives the same value twice: give a rate where fun is random.
-    Weight decay is no part of fun, which the line search looks at, and is left out. The method and
-    its sources stand at the top of ``numbelief/tuning.py``.
+    Weight decay is no part of fun, which the line search looks at, and is left out; so is a
+    `Lookahead`, whose place the line search takes. The method and its sources stand at the top of
+    ``numbelief/tuning.py``.
 
     Examples
     --------
@@ -173,7 +174,7 @@ def minimize(
     >>> res.success, res.x.round(4)
     (True, array([3., 3., 3., 3.]))
     """
-    rule, settings = read_options(method, tol, options)
+    rule, settings = read_options(method, tol, options, Options)
     x = as_first_point(x0)
     place = resolve_set(feasible_set, bounds, x.size)
     x = move_into(place, x)
@@ -183,7 +184,7 @@ def minimize(
         raise TypeError("per_row marks the data of minimize_many: pass one row to minimize")
     problem = Problem(fun, jac, args, x, place, settings.finite_difference, settings.compiled)
     run = Run(problem, rule, x, place, settings)
-    return run.go(_Hooks(type(rule).__name__, callback, settings))
+    return run.go(_Hooks(type(run.optimizer.rule).__name__, callback, settings))
 
 
 def move_into(place: FeasibleSet | None, x: NDArray[Any]) -> NDArray[Any]:
@@ -217,7 +218,7 @@ class Run:
     def __init__(
         self,
         problem: Problem,
-        rule: Rule,
+        rule: Rule | Lookahead,
         x: NDArray[Any],
         place: FeasibleSet | None,
         settings: Options,
@@ -228,7 +229,7 @@ class Run:
         self.x, self.g = x, np.zeros_like(x)
         self.automatic = rule.learning_rate is None
         if self.automatic:  # the search looks at fun, to which no decay belongs
-            rule = replace(rule, weight_decay=0.0)
+            rule = replace(without_lookahead(rule), weight_decay=0.0)
         self.optimizer = Optimizer(
             rule, x, feasible_set=place, max_norm=settings.max_norm, max_value=settings.max_value
         )
@@ -285,9 +286,9 @@ class Run:
                 try:
                     hooks.after(self)
                 except StopIteration:
-                    self.status = _STOPPED
+                    self.status = STOPPED
                 per_step = (time.perf_counter() - started) / steps
-                steps = max(1, min(16 * steps, int(_LOOK_EVERY_S / max(per_step, 1e-9))))
+                steps = max(1, min(16 * steps, int(LOOK_EVERY_S / max(per_step, 1e-9))))
                 self._save_if_due()
             if self.settings.checkpoint is not None:
                 self.save()
@@ -330,9 +331,9 @@ class Run:
         arrays = (rates, self.x, self.g, *opt.arrays, opt.options, self.watch(), self.tuner)
         if problem.native is None:
             large = self.x.size >= kernels.RELEASE_GIL_FROM
-            run = loop.bind(opt.rule, problem.evaluate, parallel=parallel, nogil=large)
+            run = loop.bind(opt.inner, problem.evaluate, parallel=parallel, nogil=large)
             return int(run(*arrays, ()))
-        run = loop.compile_run(opt.rule, parallel=parallel)
+        run = loop.compile_run(opt.inner, parallel=parallel)
         data, block, _alive = problem.native.block(self.x.size)
         try:
             status = int(run(*arrays, (problem.native.address, data, block)))
@@ -441,17 +442,7 @@ class Run:
 
     def _resume(self, source: Any) -> None:
         header, arrays = checkpoint.read(source, _KIND)
-        mine = self.optimizer
-        if header.get("feasible_set") != mine.set_fingerprint():
-            raise ValueError("the checkpoint does not match: other bounds or set in the file")
-        restored = Optimizer.from_snapshot(
-            header, arrays, self.x, rule=mine.rule, feasible_set=mine.feasible_set
-        )
-        if restored.options[1:3] != self.optimizer.options[1:3]:
-            raise ValueError(
-                "the checkpoint does not match: (max_norm, max_value) = "
-                f"{restored.options[1:3]} in the file, {self.optimizer.options[1:3]} given"
-            )
+        restored = restored_optimizer(self.optimizer, header, arrays)
         wanted = [name for name, mine in self.kept.items() if mine.size]
         missing = [name for name in wanted if not arrays.get(name, np.empty(0)).size]
         if missing:
@@ -476,8 +467,8 @@ class _Hooks:
 
     def __init__(self, name: str, callback: Callable[..., Any] | None, settings: Options) -> None:
         self._callback = callback
-        self._by_keyword = callback is not None and _takes_result(callback)
-        self._bar = progress_bar(name, settings.maxiter, settings)
+        self._by_keyword = callback is not None and takes_result(callback)
+        self._bar = progress_bar(name, settings.maxiter, settings.progress)
 
     def limit(self, run: Run, steps: int) -> int:
         """How many steps may be taken before the next look."""
@@ -514,7 +505,7 @@ class _Hooks:
 
 
 def scipy_method(
-    rule: Rule,
+    rule: Rule | Lookahead,
     fun: Callable[..., Any],
     x0: ArrayLike,
     args: Any = (),
@@ -542,22 +533,40 @@ def scipy_method(
     return minimize(fun, x0, args, rule, jac, bounds, tol, callback, options)
 
 
-Rule.__call__ = scipy_method
+Rule.__call__ = Lookahead.__call__ = scipy_method
+
+
+def restored_optimizer(
+    mine: Optimizer, header: dict[str, Any], arrays: dict[str, NDArray[Any]]
+) -> Optimizer:
+    """The optimizer of a checkpoint, on the same x, if it does what this one does."""
+    if header.get("feasible_set") != mine.set_fingerprint():
+        raise ValueError("the checkpoint does not match: other bounds or set in the file")
+    restored = Optimizer.from_snapshot(
+        header, arrays, mine.x, rule=mine.rule, feasible_set=mine.feasible_set
+    )
+    if restored.options[1:3] != mine.options[1:3]:
+        raise ValueError(
+            "the checkpoint does not match: (max_norm, max_value) = "
+            f"{restored.options[1:3]} in the file, {mine.options[1:3]} given"
+        )
+    return restored
 
 
 # ---- reading the arguments ---------------------------------------------------------------------
 
 
-def _takes_result(callback: Callable[..., Any]) -> bool:
+def takes_result(callback: Callable[..., Any]) -> bool:
+    """Whether a callback is of SciPy's form with ``intermediate_result``."""
     try:
         return set(signature(callback).parameters) == {"intermediate_result"}
     except (TypeError, ValueError):  # a builtin without a signature
         return False
 
 
-def progress_bar(name: str, total: int, settings: Options) -> Any:
-    """A bar for so many steps, or None if the options ask for none."""
-    if not settings.progress:
+def progress_bar(name: str, total: int, wanted: bool) -> Any:
+    """A bar for so many steps, or None if none is wanted."""
+    if not wanted:
         return None
     try:
         from tqdm import tqdm

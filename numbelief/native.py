@@ -11,6 +11,7 @@ the types of their arguments (not for each function) and kept on disk; its ``dat
 addresses: of the functions, of the arguments, of a copy of x.
 """
 
+import copy
 import ctypes
 import functools
 import hashlib
@@ -37,13 +38,16 @@ from numbelief import kernels
 
 # The words of a block.
 FUN, JAC, ARGS, ROW, COPY, FAILED, CALLS, WORDS = range(8)
+# What may be in the word FAILED: fun or jac raised, and Python's exception is set in this thread;
+# the gradient is not as long as x.
+RAISED, MISSHAPEN = 1, 2
 
 #: An argument of which each of many problems gets its own row.
 PerRow = namedtuple("PerRow", "data")
 
 
 class Raised(Exception):
-    """The objective raised; Python calls it again at the same point to see what."""
+    """The objective failed; Python calls it again at the same point to see how."""
 
 
 # Bound by `kernels.lift`.
@@ -108,8 +112,9 @@ def _pointer(typingctx, address, kind):
 def _load(typingctx, pointer):
     """The value at a pointer."""
 
+    # Not a plain load: a bool has another width in memory than compiled code computes with.
     def codegen(context, builder, signature, args):
-        return builder.load(args[0])
+        return context.unpack_value(builder, pointer.dtype, args[0])
 
     return pointer.dtype(pointer), codegen
 
@@ -119,7 +124,8 @@ def _store(typingctx, address, value):
     """Put a value at an address."""
 
     def codegen(context, builder, signature, args):
-        builder.store(args[1], builder.inttoptr(args[0], args[1].type.as_pointer()))
+        pointer = builder.inttoptr(args[0], context.get_data_type(value).as_pointer())
+        context.pack_value(builder, value, args[1], pointer)
         return context.get_dummy_value()
 
     return nb.void(nb.intp, value), codegen
@@ -127,7 +133,10 @@ def _store(typingctx, address, value):
 
 @intrinsic
 def _call(typingctx, address, kind, args):
-    """Call the compiled function at an address: whether it raised, and what it returned."""
+    """Call the compiled function at an address: whether it raised, and what it returned.
+
+    What it raised is Python's exception of this thread from then on; `leave` passes it on.
+    """
     inner = kind.instance_type.signature
     result = nb.Tuple((nb.boolean, inner.return_type))
 
@@ -138,9 +147,26 @@ def _call(typingctx, address, kind, args):
         status, returned = convention.call_function(
             builder, builder.inttoptr(values[0], callee), inner.return_type, inner.args, given
         )
+        with builder.if_then(status.is_error, likely=False):
+            python = context.get_python_api(builder)
+            gil = python.gil_ensure()
+            convention.raise_error(builder, python, status)
+            python.gil_release(gil)
         return context.make_tuple(builder, result, [status.is_error, returned])
 
     return result(nb.intp, kind, args), codegen
+
+
+@intrinsic
+def leave(typingctx, condition):
+    """Leave compiled code with the exception that is set, on a condition."""
+
+    def codegen(context, builder, signature, args):
+        with builder.if_then(args[0], likely=False):
+            context.call_conv.return_exc(builder)
+        return context.get_dummy_value()
+
+    return nb.void(nb.boolean), codegen
 
 
 @intrinsic
@@ -199,7 +225,7 @@ def _together(n, x, g, data):
     block, args = opened(data)
     x = fresh(block, n, carray(x, n))
     failed, pair = _call(block[FUN], FUN_TYPE, (x,) + args)  # noqa: RUF005
-    block[FAILED] = failed or pair[1].size != n
+    block[FAILED] = RAISED if failed else MISSHAPEN if pair[1].size != n else 0
     if not block[FAILED]:
         carray(g, n)[:] = pair[1]
     return np.float64(pair[0])
@@ -212,7 +238,7 @@ def _separate(n, x, g, data):
     block[FAILED] = failed
     if not failed:
         failed, gradient = _call(block[JAC], JAC_TYPE, (fresh(block, n, x),) + args)  # noqa: RUF005
-        block[FAILED] = failed or gradient.size != n
+        block[FAILED] = RAISED if failed else MISSHAPEN if gradient.size != n else 0
         if not block[FAILED]:
             carray(g, n)[:] = gradient
     return np.float64(value)
@@ -240,6 +266,12 @@ def is_fixed(function: Any, count: int) -> bool:
     parameters = inspect.signature(function.py_func).parameters.values()
     plain = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
     return plain and (len(parameters) == count or all(p.default is p.empty for p in parameters))
+
+
+def is_parallel(*functions: Any) -> bool:
+    """Whether one of these runs on threads of its own."""
+    options = (getattr(each, "targetoptions", {}) for each in functions)
+    return any(bool(each.get("parallel")) for each in options)
 
 
 def is_c_function(function: Any) -> bool:
@@ -304,14 +336,24 @@ def _capsule(what: str, result: Any, *given: Any) -> Any:
 
 def as_dispatcher(function: Any) -> Any:
     """A function that numba.njit or numba.cfunc made, as one that compiles for any arguments."""
-    fixed = isinstance(function, Dispatcher) and not getattr(function, "_can_compile", True)
-    return _compiled_anew(function) if fixed or isinstance(function, CFunc) else function
-
-
-@functools.lru_cache(maxsize=128)
-def _compiled_anew(function: Any) -> Any:
     if isinstance(function, CFunc):
-        return numba.njit(function.__wrapped__)
+        return _compiled_anew(function, ())
+    if not isinstance(function, Dispatcher) or getattr(function, "_can_compile", True):
+        return function
+    return _compiled_anew(function, _version(function))
+
+
+def _version(function: Any) -> Any:
+    """Another value each time that a function is compiled, as by recompile()."""
+    return tuple(each.entry_point for each in function.overloads.values()) or object()
+
+
+# So many functions are remembered, for those who minimize the same one again and again.
+@functools.lru_cache(maxsize=128)
+def _compiled_anew(function: Any, version: Any) -> Any:
+    if isinstance(function, CFunc):
+        options = function._compiler.targetoptions  # type: ignore[attr-defined]
+        return numba.jit(**options)(function.__wrapped__)
     return numba.jit(**function.targetoptions)(function.py_func)
 
 
@@ -328,7 +370,7 @@ class Objective:
     form : {"inplace", True, "separate"}
         How the gradient arrives; see `numbelief.minimize`.
     args : tuple
-        Further arguments: numbers and arrays, or `PerRow` of an array.
+        Further arguments: numbers, arrays and tuples of these, or `PerRow` of an array.
     dtype : numpy.dtype
         Of x.
 
@@ -344,15 +386,25 @@ class Objective:
         if self._c_function:
             self.address = fun.address
             return
-        # A bool is stored in another width than compiled code computes with.
-        args = tuple(int(arg) if isinstance(arg, (bool, np.bool)) else arg for arg in args)
-        kinds = nb.Tuple([_argument_type(f"args[{i}]", arg) for i, arg in enumerate(args)])
-        linked = _link(fun, jac, form, numba.from_dtype(dtype), kinds)
-        self._adapter, self._addresses, size = linked
+        number = numba.from_dtype(dtype)
+        kinds = tuple(map(_argument_type, args))
+        versions = tuple(map(_version, (fun, jac) if form == "separate" else (fun,)))
+        linked = _link(fun, jac, form, number, kinds, versions)
+        self._adapter, self._compiled, self._size = linked
+        self._addresses = [*map(_address, self._compiled), 0][:2]
         self.address = self._adapter.address
+        self._store(args)
+
+    def _store(self, args: tuple[Any, ...]) -> None:
         self._args = args  # the arrays whose addresses are stored
-        self._stored = np.zeros(size // 8 + 1, np.int64)
+        self._stored = np.zeros(self._size // 8 + 1, np.int64)
         _keeper()(self._stored.ctypes.data, args)
+
+    def on(self, args: tuple[Any, ...]) -> "Objective":
+        """The same with other arguments of the same types."""
+        other = copy.copy(self)
+        other._store(args)
+        return other
 
     def block(self, n: int) -> tuple[int, NDArray[np.intp], Any]:
         """What one thread calls the objective with: data, its block, and what must stay alive."""
@@ -366,15 +418,20 @@ class Objective:
         return block.ctypes.data, block, (self, copy)
 
 
-# So many functions are remembered, for those who minimize the same one again and again.
 @functools.lru_cache(maxsize=128)
-def _link(fun: Any, jac: Any, form: Any, number: Any, kinds: Any) -> tuple[Any, list[int], int]:
-    """Compile the functions; return their adapter, their addresses and the size of the args."""
+def _link(
+    fun: Any, jac: Any, form: Any, number: Any, types: Any, versions: Any
+) -> tuple[Any, list[Any], int]:
+    """Compile the functions; return their adapter, their machine code and the size of the args."""
     x = nb.Array(number, 1, "C")
-    seen = tuple(map(_row_type, kinds))
+    seen = tuple(map(_row_type, types))
     given = {"x": x, "grad": x} if form == "inplace" else {"x": x}
     value = "float64" if number == nb.float64 else "float64 or float32"
     returns = f"({value}, {x})" if form is True else value
+    for i, kind in enumerate(types):
+        if isinstance(kind, _Unknown):
+            _refuse("fun", given, seen, returns, f"args[{i}] is {kind.found}")
+    kinds = nb.Tuple(types)
     first = _compile(fun, "fun", given, seen, returns)
     kind = first.signature.return_type
     if form is True:
@@ -384,19 +441,19 @@ def _link(fun: Any, jac: Any, form: Any, number: Any, kinds: Any) -> tuple[Any, 
         fits = _is_value(kind, number)
     if not fits:
         _refuse("fun", given, seen, returns, f"it returns {kind}")
-    addresses, names = [_address(first), 0], {"FUN_TYPE": nb.FunctionType(first.signature)}
+    compiled, names = [first], {"FUN_TYPE": nb.FunctionType(first.signature)}
     if form == "separate":
         second = _compile(jac, "jac", given, seen, str(x))
         kind = second.signature.return_type
         if not _is_gradient(kind, number):
             _refuse("jac", given, seen, str(x), f"it returns {kind}")
-        addresses[1] = _address(second)
+        compiled.append(second)
         names["JAC_TYPE"] = nb.FunctionType(second.signature)
-    return _adapter(form, number, kinds, **names), addresses, _size(kinds)
+    return _adapter(form, number, kinds, **names), compiled, _size(kinds)
 
 
-def _argument_type(name: str, value: Any) -> Any:
-    """The type of an argument that can be stored as it is."""
+def _argument_type(value: Any) -> Any:
+    """The type of an argument that can be stored as it is, or `_Unknown`."""
     try:
         kind = numba.typeof(value)
     except (ValueError, NumbaError):
@@ -407,11 +464,22 @@ def _argument_type(name: str, value: Any) -> Any:
             return all(map(plain, kind))
         return isinstance(kind, (nb.Number, nb.Boolean, nb.Array))
 
-    if not plain(kind):
-        raise TypeError(
-            f"{name} must be a number or an array, for a compiled fun, got {type(value).__name__}"
-        )
-    return kind
+    return kind if plain(kind) else _Unknown(_described(value))
+
+
+class _Unknown(namedtuple("_Unknown", "found")):
+    """In place of the type of an argument that compiled code cannot get."""
+
+    def __str__(self) -> str:
+        return "a number, an array or a tuple of these"
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, PerRow):
+        return f"per_row of {_described(value.data)}"
+    if isinstance(value, np.ndarray):
+        return f"an array of dtype {value.dtype}"
+    return f"of type {type(value).__name__}"
 
 
 def _compile(function: Any, name: str, given: dict[str, Any], args: Any, returns: str) -> Any:
@@ -454,7 +522,7 @@ def _address(compiled: Any) -> int:
 
 def _size(kind: Any) -> int:
     context = cpu_target.target_context
-    size: int = context.get_abi_sizeof(context.get_value_type(kind))
+    size: int = context.get_abi_sizeof(context.get_data_type(kind))
     return size
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from numbelief import checkpoint, kernels
 from numbelief.checks import as_gradient, as_parameters, positive
-from numbelief.rules import Rule
+from numbelief.rules import Lookahead, Rule, without_lookahead
 from numbelief.sets import Box, FeasibleSet
 
 __all__ = ["Optimizer"]
@@ -25,7 +25,7 @@ class Optimizer:
 
     Parameters
     ----------
-    rule : Rule
+    rule : Rule or Lookahead
         The update rule and its hyperparameters. It holds no state; two optimizers may share it.
     x : ndarray of shape (n,), float32 or float64
         The parameters: C-contiguous and writable. Every step changes them in place.
@@ -47,22 +47,24 @@ class Optimizer:
 
     Attributes
     ----------
-    rule : Rule
-        The rule.
+    rule : Rule or Lookahead
+        The rule as given.
+    inner : Rule
+        The rule without its `Lookahead`, which is what kernels are compiled for.
     x : ndarray of shape (n,)
         The caller's parameter array.
     t : int
         Number of steps taken.
     state : dict of str to ndarray of shape (n,)
-        The rule's slots by name: views, not copies.
+        The rule's slots by name, and the "slow" weights of a `Lookahead`: views, not copies.
 
     Raises
     ------
     TypeError
         rule is not a Rule; x is not an array, or not of float32 or float64.
     ValueError
-        x is not 1-D, empty, not contiguous or read-only; bounds of another length; a limit below or
-        equal to 0; an unknown target.
+        x is not 1-D, empty, not contiguous or read-only; bounds or learning rates of another
+        length; a limit below or equal to 0; an unknown target.
 
     Examples
     --------
@@ -77,7 +79,7 @@ class Optimizer:
 
     def __init__(
         self,
-        rule: Rule,
+        rule: Rule | Lookahead,
         x: NDArray[Any],
         *,
         feasible_set: FeasibleSet | None = None,
@@ -86,11 +88,11 @@ class Optimizer:
         max_value: float | None = None,
         target: str = "auto",
     ) -> None:
-        if not isinstance(rule, Rule):
+        if not isinstance(rule, (Rule, Lookahead)):
             raise TypeError(f"rule must be a numbelief rule such as AdaBelief(), got {rule!r}")
         if target not in _TARGETS:
             raise ValueError(f"target must be one of {', '.join(_TARGETS)}, got {target!r}")
-        self.rule = rule
+        self.rule, self.inner = rule, without_lookahead(rule)
         self.x = x
         self._target = target
         self._x = as_parameters(x)
@@ -99,18 +101,19 @@ class Optimizer:
         self._max_norm = None if max_norm is None else positive("max_norm", max_norm)
         self._max_value = None if max_value is None else positive("max_value", max_value)
 
-        self._state = np.zeros((len(rule.state_names), n), dtype)
-        self._numbers = np.array(list(rule.numbers.values()))
+        inner = self.inner
+        self._state = np.zeros((len(self._state_names), n), dtype)
+        self._numbers = np.array(list(inner.numbers.values()))
         self._clock = np.zeros(1, kernels.CLOCK)
         for beta in ("beta1", "beta2"):
-            self._clock[beta] = getattr(rule, beta, 0.0)
-        rate = rule.default_rate if rule.learning_rate is None else rule.learning_rate
+            self._clock[beta] = getattr(inner, beta, 0.0)
+        rate: Any = inner.default_rate if rule.learning_rate is None else rule.learning_rate
         self._schedule = rate if callable(rate) else None
-        self._rate = 0.0 if callable(rate) else float(rate)
+        self._rate = 0.0 if callable(rate) else float(np.max(rate))
         self.arrays = (self._state, self._clock, self._numbers)
         self._bind()
 
-        kernels.rehearse(rule)
+        kernels.rehearse(inner)
         self._wants_parallel = target == "parallel" or (
             target == "auto" and n >= kernels.PARALLEL_FROM
         )
@@ -118,7 +121,7 @@ class Optimizer:
 
     def _bind(self) -> None:
         """Put together what a kernel takes after x and the gradient, and after the rate."""
-        n, dtype, rule, place = self._x.size, self._x.dtype, self.rule, self.feasible_set
+        n, dtype, rule, place = self._x.size, self._x.dtype, self.inner, self.feasible_set
         self.limits = self.trace = self.projection = None
         if isinstance(place, Box):
             self.limits = place.limits(n, dtype)
@@ -135,6 +138,8 @@ class Optimizer:
             self.trace,
             self.projection,
             *blocks,
+            _scale(rule, n, dtype),
+            (self.rule.k, self.rule.alpha) if isinstance(self.rule, Lookahead) else None,
         )
 
     @property
@@ -144,8 +149,13 @@ class Optimizer:
 
     @property
     def state(self) -> dict[str, NDArray[Any]]:
-        """The rule's slots by name, as views."""
-        return dict(zip(self.rule.state_names, self._state, strict=True))
+        """The rule's slots by name, and the slow weights of a `Lookahead`, as views."""
+        return dict(zip(self._state_names, self._state, strict=True))
+
+    @property
+    def _state_names(self) -> tuple[str, ...]:
+        slow = ("slow",) if isinstance(self.rule, Lookahead) else ()
+        return (*self.inner.state_names, *slow)
 
     def step(self, grad: Any) -> None:
         """Move x by one step of the rule along a gradient.
@@ -206,10 +216,10 @@ class Optimizer:
     def kernel(self, *, parallel: bool) -> Any:
         """The compiled step; see `numbelief.kernels.compile_step`."""
         nogil = parallel or self._x.size >= kernels.RELEASE_GIL_FROM
-        return kernels.compile_step(self.rule, parallel=parallel, nogil=nogil)
+        return kernels.compile_step(self.inner, parallel=parallel, nogil=nogil)
 
     def rates(self, count: int) -> NDArray[np.float64]:
-        """The learning rates of the next steps.
+        """The learning rates of the next steps, the largest one where each coordinate has its own.
 
         Raises
         ------
@@ -253,7 +263,7 @@ class Optimizer:
         path: checkpoint.Path,
         x: NDArray[Any],
         *,
-        rule: Rule | None = None,
+        rule: Rule | Lookahead | None = None,
         feasible_set: FeasibleSet | None = None,
         target: str = "auto",
     ) -> "Optimizer":
@@ -266,9 +276,9 @@ class Optimizer:
         x : ndarray of shape (n,)
             Receives the parameters; must have the size and dtype of the saved ones. Unchanged if
             anything is wrong.
-        rule : Rule, optional
+        rule : Rule or Lookahead, optional
             The rule that the file must hold. Needed only where its learning rate is a function of
-            yours, which a file cannot hold.
+            yours or an array, which a file does not hold.
         feasible_set : FeasibleSet, optional
             The set that the steps were taken in. Needed for a set other than a `Box`, which a file
             does not hold.
@@ -314,7 +324,7 @@ class Optimizer:
         arrays: dict[str, NDArray[Any]],
         x: NDArray[Any],
         *,
-        rule: Rule | None = None,
+        rule: Rule | Lookahead | None = None,
         feasible_set: FeasibleSet | None = None,
         target: str = "auto",
     ) -> "Optimizer":
@@ -376,6 +386,24 @@ def resolve_set(feasible_set: Any, bounds: Any, n: int) -> FeasibleSet | None:
             f"feasible_set must have {n} coordinates, as x has, got {feasible_set.size}"
         )
     return feasible_set
+
+
+def _scale(rule: Rule, n: int, dtype: Any) -> NDArray[Any] | None:
+    """Each coordinate's rate as a share of the largest, where the rule has an array of them."""
+    rates = rule.learning_rate
+    if not isinstance(rates, np.ndarray):
+        return None
+    starts = np.array(getattr(rule, "segments", None) or (0,)) if rule.layerwise else np.empty(0)
+    if rates.size == starts.size:
+        rates = np.repeat(rates, np.diff(starts, append=n))
+    if rates.size != n:
+        segments = f", or as there are segments, {starts.size}," if rule.layerwise else ","
+        raise ValueError(
+            f"learning_rate must have as many rates as x has coordinates, {n}{segments} "
+            f"got {rates.size}"
+        )
+    largest = rates.max()
+    return np.asarray(rates / largest if largest > 0 else rates, dtype)
 
 
 def _blocks(

@@ -4,51 +4,42 @@ import difflib
 import math
 import warnings
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from scipy.optimize import OptimizeWarning
 
 from numbelief import checkpoint
 from numbelief.checks import integer, real
-from numbelief.rules import Rule
+from numbelief.rules import Lookahead, Rule, without_lookahead
 
 
 @dataclass(frozen=True)
-class Options:
-    """The options that are not hyperparameters, checked."""
+class _Shared:
+    """The options that every kind of run has, checked."""
 
-    maxiter: int = 10_000
-    gtol: float = 1e-5
-    ftol: float = 0.0
-    xtol: float = 0.0
     maxtime: float = math.inf
     target: float = -math.inf
     disp: bool = False
-    return_all: bool = False
-    history: bool = False
     progress: bool = False
     iterate: str = "best"
     checkpoint: Any = None
-    checkpoint_every: int = 1000
     resume: Any = False
     finite_difference: Any = None
     max_norm: float | None = None
     max_value: float | None = None
     compiled: bool | None = None
 
+    iterates: ClassVar[tuple[str, ...]]
+
     def __post_init__(self) -> None:
-        for name in ("maxiter", "checkpoint_every"):
-            object.__setattr__(self, name, integer(name, getattr(self, name)))
-        for name in ("gtol", "ftol", "xtol", "maxtime", "target"):
-            low = -math.inf if name == "target" else 0.0
+        for name, low in (("maxtime", 0.0), ("target", -math.inf)):
             object.__setattr__(self, name, real(name, getattr(self, name), low))
-        if self.checkpoint_every == 0:
-            raise ValueError("checkpoint_every must be at least 1, got 0")
         if self.compiled not in (None, True, False):
             raise TypeError(f"compiled must be True, False or None, got {self.compiled!r}")
-        if self.iterate not in ("best", "last", "average"):
-            raise ValueError(f"iterate must be 'best', 'last' or 'average', got {self.iterate!r}")
+        if self.iterate not in self.iterates:
+            known = ", ".join(map(repr, self.iterates[:-1])) + f" or {self.iterates[-1]!r}"
+            raise ValueError(f"iterate must be {known}, got {self.iterate!r}")
         if self.checkpoint is not None:
             path = checkpoint.as_path("checkpoint", self.checkpoint, writable=True)
             object.__setattr__(self, "checkpoint", path)
@@ -62,42 +53,106 @@ class Options:
             )
 
 
+@dataclass(frozen=True)
+class Options(_Shared):
+    """The options of `numbelief.minimize` that are not hyperparameters, checked."""
+
+    maxiter: int = 10_000
+    gtol: float = 1e-5
+    ftol: float = 0.0
+    xtol: float = 0.0
+    return_all: bool = False
+    history: bool = False
+    checkpoint_every: int = 1000
+
+    iterates = ("best", "last", "average")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("maxiter", "checkpoint_every"):
+            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        for name in ("gtol", "ftol", "xtol"):
+            object.__setattr__(self, name, real(name, getattr(self, name), 0.0))
+        if self.checkpoint_every == 0:
+            raise ValueError("checkpoint_every must be at least 1, got 0")
+
+
+@dataclass(frozen=True)
+class TrainingOptions(_Shared):
+    """The options of `numbelief.minimize_stochastic` that are not hyperparameters, checked."""
+
+    ema_decay: float = 0.999
+    average_from: float = 0.5
+    patience: int | None = None
+    checkpoint_every: int = 0
+    step_callback: Any = None
+
+    iterates = ("best", "last", "ema", "average")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("ema_decay", "average_from"):
+            value = real(name, getattr(self, name), 0.0)
+            if value >= 1:
+                raise ValueError(f"{name} must be below 1, got {value!r}")
+            object.__setattr__(self, name, value)
+        for name in ("patience", "checkpoint_every"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, integer(name, getattr(self, name)))
+        if self.patience == 0:
+            raise ValueError("patience must be at least 1, got 0")
+        if not (self.step_callback is None or callable(self.step_callback)):
+            raise TypeError(f"step_callback must be callable, got {self.step_callback!r}")
+
+
+Kind = TypeVar("Kind", Options, TrainingOptions)
+
+
 def read_options(
-    method: Any, tol: float | None, options: dict[str, Any] | None
-) -> tuple[Rule, Options]:
-    """The rule and the options that minimize was called with."""
+    method: Any, tol: float | None, options: dict[str, Any] | None, kind: type[Kind]
+) -> tuple[Rule | Lookahead, Kind]:
+    """The rule and the options of one kind that a run was called with."""
     if not isinstance(options, (dict, type(None))):
         raise TypeError(f"options must be a dict, got {options!r}")
     given = dict(options or {})
     hyperparameters: dict[str, Any] = {}
+    rule: Rule | Lookahead
     if isinstance(method, str):
-        kind = Rule.registry.get(method.lower())
-        if kind is None:
+        named = Rule.registry.get(method.lower())
+        if named is None:
             near = difflib.get_close_matches(method.lower(), Rule.registry, n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
             raise ValueError(
                 f"unknown method {method!r}: {hint}known are {', '.join(Rule.registry)}"
             )
-        names = {f.name for f in fields(kind) if f.init}
+        names = {f.name for f in fields(named) if f.init}
         hyperparameters = {name: given.pop(name) for name in list(given) if name in names}
-        rule = kind(**hyperparameters)
-    elif isinstance(method, Rule):
+        rule = named(**hyperparameters)
+    elif isinstance(method, (Rule, Lookahead)):
         rule = method
     else:
         raise TypeError(f"method must be a rule such as AdaBelief() or its name, got {method!r}")
-    known = {f.name for f in fields(Options)}
+    known = {f.name for f in fields(kind)}
     unknown = [name for name in given if name not in known]
     if unknown:
         message = f"Unknown solver options: {', '.join(map(str, unknown))}"
         warnings.warn(message, OptimizeWarning, stacklevel=3)
-    own = next(f.default for f in fields(rule) if f.name == "weight_decay")
-    if rule.learning_rate is None and rule.weight_decay not in (0.0, own):
+    searches = kind is Options and rule.learning_rate is None
+    inner = without_lookahead(rule)
+    own = next(f.default for f in fields(inner) if f.name == "weight_decay")
+    if searches and inner.weight_decay not in (0.0, own):
         message = (
-            f"weight_decay={rule.weight_decay} is left out: it needs a learning rate, since "
+            f"weight_decay={inner.weight_decay} is left out: it needs a learning rate, since "
             'learning_rate="auto" minimizes fun itself'
+        )
+        warnings.warn(message, OptimizeWarning, stacklevel=3)
+    if searches and inner is not rule:
+        message = (
+            "Lookahead is left out: it needs a learning rate, since "
+            'learning_rate="auto" is a line search'
         )
         warnings.warn(message, OptimizeWarning, stacklevel=3)
     if tol is not None:
         given.setdefault("gtol", real("tol", tol, 0.0))
     given = {name: value for name, value in given.items() if name in known and value is not None}
-    return rule, Options(**given)
+    return rule, kind(**given)

@@ -1,6 +1,6 @@
-"""Pictures of regret. Matplotlib is imported when the first one is drawn.
+"""Pictures of regret and of learning rates. Matplotlib is imported when the first one is drawn.
 
-A picture has two panels on logarithmic axes, where a power of t is a straight line: R(t), and
+One of regret has two panels on logarithmic axes, where a power of t is a straight line: R(t), and
 R(t) / sqrt(t), which is level where the regret grows like the theorems' sqrt(T).
 """
 
@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from numbelief import kernels
+from numbelief.checks import integer
+
 if TYPE_CHECKING:
     from numbelief.online.bounds import Bound
     from numbelief.online.ensemble import Comparison, Ensemble
     from numbelief.online.play import OnlineResult
 
-__all__ = ["comparison", "ensemble", "regret"]
+__all__ = ["comparison", "ensemble", "rates", "regret"]
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, in the order of their contrast.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#999999")
@@ -27,7 +30,7 @@ def regret(result: "OnlineResult", ax: Any = None, bounds: Any = None) -> tuple[
     panels = _panels(ax)
     curve = result.regret
     _draw_band(panels, curve.t, curve.lower, curve.upper, "regret", COLORS[0])
-    shown = _read_bounds(result, bounds)
+    shown, note = _read_bounds(result, bounds)
     for color, (label, bound) in zip(COLORS[1:] * len(shown), shown.items(), strict=False):
         # A curve that proves nothing must not look like one that does.
         style = "--" if bound.holds else ":"
@@ -37,7 +40,8 @@ def regret(result: "OnlineResult", ax: Any = None, bounds: Any = None) -> tuple[
         _draw_line(
             panels, trivial.t, trivial.trivial, "trivial bound", color=GREY, linewidth=1.0, zorder=1
         )
-    return _finish(panels, result.name, new=ax is None)
+    notes = [result.name, _nothing_known(result), note]
+    return _finish(panels, "\n".join(filter(None, notes)), new=ax is None)
 
 
 def comparison(given: "Comparison", ax: Any = None) -> tuple[Any, ...]:
@@ -46,7 +50,15 @@ def comparison(given: "Comparison", ax: Any = None) -> tuple[Any, ...]:
     for color, (name, result) in zip(_colors(given.results), given.results.items(), strict=True):
         curve = result.regret
         _draw_band(panels, curve.t, curve.lower, curve.upper, name, color)
-    return _finish(panels, new=ax is None)
+    notes = {name: _nothing_known(result) for name, result in given.results.items()}
+    title = "\n".join(f"{name}: {note}" for name, note in notes.items() if note)
+    return _finish(panels, title, new=ax is None)
+
+
+def _nothing_known(result: "OnlineResult") -> str:
+    """Why nothing can be drawn of a regret, if so."""
+    regret = result.regret
+    return "" if np.isfinite(regret.upper).any() else f"no best fixed point: {regret.unknown}"
 
 
 def ensemble(many: "Ensemble", ax: Any = None) -> tuple[Any, ...]:
@@ -57,6 +69,34 @@ def ensemble(many: "Ensemble", ax: Any = None) -> tuple[Any, ...]:
         _draw_band(panels, curves.t, lower, upper, name, color, middle=curves.mean)
     title = f"mean of {len(many.seeds)} seeds, {100 * many.confidence:g} % confidence"
     return _finish(panels, title, new=ax is None)
+
+
+def rates(schedule: Any, steps: int, ax: Any = None) -> Any:
+    """Draw the learning rates of schedules; see `numbelief.schedules.plot`."""
+    steps = integer("steps", steps)
+    if steps == 0:
+        raise ValueError("steps must be at least 1, got 0")
+    named = schedule if isinstance(schedule, Mapping) else {_name(schedule): schedule}
+    if not named:
+        raise ValueError("give at least one schedule")
+    for name, each in named.items():
+        if not callable(each):
+            raise TypeError(f"a schedule must be callable, got {each!r} as {name!r}")
+    t = np.arange(1, steps + 1)
+    values = [kernels.tabulate(each, 1, steps) for each in named.values()]
+    if ax is None:
+        _, ax = pyplot().subplots(figsize=(6, 4), layout="constrained")
+    for color, name, value in zip(_colors(named), named, values, strict=True):
+        ax.plot(t, value, label=name, color=color, linewidth=2.0)
+    ax.set(xlabel="step", ylabel="learning rate")
+    ax.set_ylim(bottom=0)
+    _tidy(ax)
+    ax.legend(frameon=False)
+    return ax
+
+
+def _name(schedule: Any) -> str:
+    return str(getattr(schedule, "__name__", schedule))
 
 
 def pyplot() -> Any:
@@ -99,10 +139,12 @@ def _draw_band(
     """An interval, and the line in it, or its upper end where there is none."""
     line = upper if middle is None else middle
     _draw_line(panels, t, line, label, color=color, linewidth=2.0)
-    if np.isneginf(lower).all():
+    known = np.isfinite(lower) & np.isfinite(upper)
+    if not known.any():
         return
     for axes, scale in zip(panels, (1.0, np.sqrt(t)), strict=False):
-        axes.fill_between(t, lower / scale, upper / scale, color=color, alpha=0.25, linewidth=0)
+        ends = lower / scale, upper / scale
+        axes.fill_between(t, *ends, where=known, color=color, alpha=0.25, linewidth=0)
 
 
 def _finish(panels: Sequence[Any], title: str = "", new: bool = False) -> tuple[Any, ...]:
@@ -121,9 +163,7 @@ def _finish(panels: Sequence[Any], title: str = "", new: bool = False) -> tuple[
                 axes.set_yticks(*_plain_ticks(low, high))
                 axes.yaxis.set_minor_formatter("")
         axes.set(xlabel="round t", ylabel=label)
-        axes.grid(True, which="major", color="0.9", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        _tidy(axes)
     if new:
         figure = panels[0].figure
         handles, labels = panels[0].get_legend_handles_labels()
@@ -136,6 +176,12 @@ def _finish(panels: Sequence[Any], title: str = "", new: bool = False) -> tuple[
         if title:
             panels[0].set_title(title, fontsize="medium")
     return tuple(panels)
+
+
+def _tidy(axes: Any) -> None:
+    axes.grid(True, which="major", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _plain_ticks(low: float, high: float) -> tuple[list[float], list[str]]:
@@ -160,19 +206,19 @@ def _colors(names: Any) -> list[str]:
 # ---- bounds ------------------------------------------------------------------------------------
 
 
-def _read_bounds(result: "OnlineResult", bounds: Any) -> dict[str, "Bound"]:
-    """Bounds by their labels."""
+def _read_bounds(result: "OnlineResult", bounds: Any) -> tuple[dict[str, "Bound"], str]:
+    """Bounds by their labels, and why there is none."""
     if bounds is None:
         theorem = "hedge" if result.name == "Hedge" else "certificate"
         try:
-            return {theorem: result.bound(theorem)}
-        except ValueError:  # the set has no diameter
-            return {}
+            return {theorem: result.bound(theorem)}, ""
+        except ValueError as error:  # the set has no diameter
+            return {}, f"no {theorem}: {error}"
     if isinstance(bounds, Mapping):
-        return {label: _read_bound(result, each) for label, each in bounds.items()}
+        return {label: _read_bound(result, each) for label, each in bounds.items()}, ""
     several = isinstance(bounds, Iterable) and not isinstance(bounds, str)
     read = [_read_bound(result, each) for each in (bounds if several else (bounds,))]
-    return {_label(each): each for each in read}
+    return {_label(each): each for each in read}, ""
 
 
 def _read_bound(result: "OnlineResult", bound: Any) -> "Bound":

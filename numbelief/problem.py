@@ -39,6 +39,8 @@ class Problem:
         Evaluations of the function and of the gradient so far.
     native : numbelief.native.Objective or None
         The same for a loop in machine code.
+    hindrance : str or None
+        What keeps these functions from such a loop.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Problem:
                 )
         else:
             raise TypeError(f"jac must be a callable, True, a string or None, got {jac!r}")
+        self.hindrance = self._hindrance(fun, jac)
         self.native = self._compile(fun, jac, compiled, x)
 
     @property
@@ -91,6 +94,11 @@ class Problem:
         # collector runs.
         method: Callable[[NDArray[Any], NDArray[Any]], float] = getattr(self, self._form)
         return method
+
+    @property
+    def shared(self) -> tuple[Any, ...]:
+        """The arguments that all rows share."""
+        return tuple(arg for arg in self._given if not isinstance(arg, native.PerRow))
 
     def of_row(self, row: int) -> "Problem":
         """The same with row i of each argument that is `numbelief.native.PerRow`."""
@@ -117,58 +125,75 @@ class Problem:
         self, fun: Any, jac: Any, compiled: bool | None, x: NDArray[Any]
     ) -> native.Objective | None:
         """The objective for a loop in machine code, if there shall be one."""
-        separate = callable(jac) or native.is_compiled(jac)
-        possible = native.is_compiled(fun) and (
-            native.is_compiled(jac) if separate else jac is True or jac == "inplace"
-        )
-        count = 1 + (jac == "inplace") + len(self.args)
-        possible = possible and all(native.is_fixed(each, count) for each in (self.fun, self.jac))
+        separate = self._form == "_separate"
         half = separate and native.is_compiled(fun) and not native.is_compiled(jac)
-        if compiled is False or not (possible or compiled or half):
+        if compiled is False or (self.hindrance and not (compiled or half)):
             return None
-        if not possible:
-            name, given = ("jac", jac) if native.is_compiled(fun) else ("fun", fun)
+        if self.hindrance:
             raise TypeError(
-                f"{name} must be compiled, as by numba.njit, for a loop in machine code, got "
-                f"{given!r}; options={{'compiled': False}} runs Python's loop around any function"
+                f"a loop in machine code is not possible: {self.hindrance}; "
+                "options={'compiled': False} runs Python's loop around any function"
             )
         form = "separate" if separate else jac
         return native.Objective(self.fun, self.jac, form, self._given, x.dtype)
+
+    def _hindrance(self, fun: Any, jac: Any) -> str | None:
+        given = {"fun": fun, "jac": jac} if self._form == "_separate" else {"fun": fun}
+        for name, function in given.items():
+            if not native.is_compiled(function):
+                return f"{name} is not compiled (numba.njit)"
+        if self._form == "_differences":
+            return f"jac={jac!r} takes finite differences"
+        count = 1 + (self._form == "_inplace") + len(self.args)
+        for name in given:
+            if not native.is_fixed(getattr(self, name), count):
+                return f"{name} has a default, a star or a keyword among its arguments"
+        return None
+
+    def value(self, x: NDArray[Any]) -> float:
+        """fun(x), without its gradient where the two are apart."""
+        if self._form in ("_separate", "_differences"):
+            return self._value(x.copy())
+        return self.evaluate(x, np.empty_like(x))
 
     def first(self, x: NDArray[Any], g: NDArray[Any]) -> float:
         """Evaluate, and look whether a compiled function writes past the end of its gradient."""
         if self._form != "_inplace" or self.native is None:
             return self.evaluate(x, g)
-        padded = np.full(x.size + 2 * _MARGIN, -7.0, x.dtype)
+        # Bytes of ones make a NaN that no arithmetic does.
+        padded = np.full((x.size + 2 * _MARGIN) * x.itemsize, 255, np.uint8).view(x.dtype)
         fun = self.evaluate(x, padded[_MARGIN:-_MARGIN])
         margins = padded[:_MARGIN], padded[-_MARGIN:]
-        if any((margin != -7.0).any() for margin in margins):
+        if any((margin.view(np.uint8) != 255).any() for margin in margins):
             raise ValueError(f"fun must fill the {x.size} numbers of grad, and wrote beyond them")
         g[:] = padded[_MARGIN:-_MARGIN]
         return fun
 
     def _separate(self, x: NDArray[Any], g: NDArray[Any]) -> float:
-        self.nfev += 1
         fun = as_scalar(self.fun(x.copy(), *self.args))
-        self.njev += 1
         _fill(g, self.jac(x.copy(), *self.args), "jac")
+        self._count()
         return fun
 
     def _together(self, x: NDArray[Any], g: NDArray[Any]) -> float:
-        self.nfev += 1
-        self.njev += 1
         pair = self.fun(x.copy(), *self.args)
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise TypeError(f"with jac=True fun must return (value, gradient), got {pair!r}")
         fun = as_scalar(pair[0])
         _fill(g, pair[1], "the gradient that fun returns")
+        self._count()
         return fun
 
     def _inplace(self, x: NDArray[Any], g: NDArray[Any]) -> float:
+        g.fill(np.nan)  # a coordinate that fun forgets must not pass for a gradient
+        fun = as_scalar(self.fun(x.copy(), g, *self.args))
+        self._count()
+        return fun
+
+    def _count(self) -> None:
+        """Count an evaluation that came to its end, as machine code does."""
         self.nfev += 1
         self.njev += 1
-        g.fill(np.nan)  # a coordinate that fun forgets must not pass for a gradient
-        return as_scalar(self.fun(x.copy(), g, *self.args))
 
     def _differences(self, x: NDArray[Any], g: NDArray[Any]) -> float:
         self.njev += 1
@@ -243,7 +268,16 @@ class Problem:
 def as_args(args: Any) -> tuple[Any, ...]:
     """Further arguments as a tuple, where a single one may stand for itself."""
     single = not isinstance(args, tuple) or isinstance(args, native.PerRow)
-    return (args,) if single else args
+    given: tuple[Any, ...] = (args,) if single else args
+    for i, arg in enumerate(given):
+        if not isinstance(arg, native.PerRow) and _marks_rows(arg):
+            raise TypeError(f"per_row must mark an argument as a whole, not a part of args[{i}]")
+    return given
+
+
+def _marks_rows(value: Any) -> bool:
+    inside = isinstance(value, (tuple, list)) and any(map(_marks_rows, value))
+    return isinstance(value, native.PerRow) or inside
 
 
 def _fill(g: NDArray[Any], grad: Any, name: str) -> None:

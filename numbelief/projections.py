@@ -50,6 +50,8 @@ PROBES = 10
 # A gap of so many rounding errors of y is not worth another search.
 ROUNDED = 64
 LIGHTEST = 1e-70
+# A row of which no more is left belongs to the space of the others.
+SPANNED = 64 * EPS
 # Times a step that is not 0, more than any coordinate moves.
 HUGE = float(np.finfo(np.float64).max)
 # What must not move weighs so much more than what may, where it has to move after all.
@@ -74,10 +76,14 @@ probe: Any
 approach: Any
 moments: Any
 newton: Any
+apart: Any
 sizes: Any
 fall: Any
 defect: Any
 orthogonalize: Any
+respond: Any
+failure: Any
+ascend: Any
 
 
 # ---- in compiled code --------------------------------------------------------------------------
@@ -436,6 +442,15 @@ def _repair(r, steps, gap, largest, pace, heavy, a, b):
 # Here steps are divided by the largest one and multiplied by |y - c| / r.
 
 
+def _apart(x, c, scale):
+    """The square of x - c in units of 1 / scale."""
+    total = 0.0
+    for i in range(x.size):
+        offset = (np.float64(x[i]) - middle(c, i)) * scale
+        total += offset * offset
+    return total
+
+
 def _sizes(x, steps, c, scale, lo, hi):
     """Squares of (x - c), of those of them with step 0, and of x, in units of 1 / scale."""
     of_all = of_heavy = of_x = 0.0
@@ -498,6 +513,9 @@ def _ball(x, steps, block):
     n, c = x.size, block[FIRST]
     radius = array_at(block[NUMBERS], 1, np.float64)[0]
     scale = 1 / radius if radius > 1e-307 else inf
+    # Most iterates lie inside, where the metric does not matter: a third of the time at n = 100.
+    if n <= kernels.SUM_BLOCK and apart(x, c, scale) < 1:
+        return 0.0
     unit = 1.0
     while True:
         of_all = of_heavy = of_x = 0.0
@@ -578,13 +596,13 @@ def _defect(x, v, A, b, m, n):
     return worst
 
 
-def _orthogonalize(A, steps, W, L, order, m, n, pace, heavy):
+def _orthogonalize(A, steps, W, L, order, m, n, spanned):
     """Fill W and L with W W' = 1 and A sqrt(steps) = L W, in an order of rows; return the rank."""
     for k in range(m):
         order[k] = k
         total = 0.0
         for i in range(n):
-            W[k * n + i] = A[k * n + i] * sqrt(or_heavy(np.float64(steps[i]), pace, heavy))
+            W[k * n + i] = A[k * n + i] * sqrt(steps[i])
             total += W[k * n + i] ** 2
         L[m * m + k] = sqrt(total)
     for j in range(m):
@@ -594,7 +612,7 @@ def _orthogonalize(A, steps, W, L, order, m, n, pace, heavy):
             for i in range(n):
                 total += W[order[k] * n + i] ** 2
             # A row that the earlier ones span is left with rounding errors only.
-            if sqrt(total) > 64 * EPS * L[m * m + order[k]] and total > length:
+            if sqrt(total) > spanned * L[m * m + order[k]] and total > length:
                 best, length = k, total
         if length <= 0:
             return j
@@ -627,11 +645,12 @@ def _orthogonalize(A, steps, W, L, order, m, n, pace, heavy):
 def _affine(x, steps, block):
     n, m = x.size, block[COUNT]
     A, b = array_at(block[FIRST], m * n, np.float64), array_at(block[SECOND], m, np.float64)
-    scratch = array_at(block[SCRATCH], (m + 1) * n + m * m + 2 * m, np.float64)
+    scratch = array_at(block[SCRATCH], (m + 2) * n + m * m + 2 * m, np.float64)
     order = array_at(block[INDEX], m, np.intp)
     v, W = window(scratch, 0, n), window(scratch, n, n + m * n)
     L = window(scratch, (m + 1) * n, (m + 1) * n + m * m + m)
     z = window(scratch, (m + 1) * n + m * m + m, (m + 1) * n + m * m + 2 * m)
+    rates = window(scratch, (m + 1) * n + m * m + 2 * m, (m + 2) * n + m * m + 2 * m)
     top = kernels.largest(steps)
     if not (kernels.largest(x) < inf and top < inf):
         return give_up(x)
@@ -640,9 +659,11 @@ def _affine(x, steps, block):
     worst = defect(x, v, A, b, m, n)
     if worst == 0:
         return 0.0
-    pace, heavy = 1 / power_of_two(top), 0.0
+    pace, heavy, spanned = 1 / power_of_two(top), 0.0, SPANNED
     for _ in range(2):
-        rank = orthogonalize(A, steps, W, L, order, m, n, pace, heavy)
+        for i in range(n):  # as many equations as coordinates have one solution, in any metric
+            rates[i] = 1.0 if m == n else or_heavy(np.float64(steps[i]), pace, heavy)
+        rank = orthogonalize(A, rates, W, L, order, m, n, spanned)
         for _ in range(REFINEMENTS):
             for j in range(rank):
                 row = order[j]
@@ -656,7 +677,7 @@ def _affine(x, steps, block):
                 total = 0.0
                 for j in range(rank):
                     total += W[order[j] * n + i] * z[j]
-                v[i] += total * sqrt(or_heavy(np.float64(steps[i]), pace, heavy))
+                v[i] += total * sqrt(rates[i])
             worst = defect(x, v, A, b, m, n)
             if worst == 0:
                 break
@@ -664,9 +685,12 @@ def _affine(x, steps, block):
         for step in steps:
             fixed |= step == 0
             light = min(light, np.float64(step) if step > 0 else inf)
-        if worst == 0 or not fixed:
+        if worst == 0:
             break
-        heavy = light * pace * FEATHER if light < inf else 1.0
+        if fixed:
+            heavy = light * pace * FEATHER if light < inf else 1.0
+        else:  # the rows are independent, however little the metric leaves of one
+            spanned = 0.0
     for i in range(n):
         x[i] = v[i]
     return worst
@@ -687,53 +711,298 @@ def _product(x, steps, block):
     return worst
 
 
-def _intersection(x, steps, block):
-    """Dykstra's algorithm, in float64.
+# ---- intersections -----------------------------------------------------------------------------
+#
+# A box, cut by inequalities h(x) <= 0 and equations h(x) = 0 that are sums over the coordinates:
+#
+#     c·x - b,    (|x - c|² / r - r) / 2  (a ball),    |x - c|₁ - r
+#
+# Given a multiplier for each, (x - y)² / (2 steps) + multipliers·h(x) is least at a point of the
+# box that is found coordinate by coordinate. The nearest point of the set is that of the
+# multipliers at which the least sum is greatest. It is a concave and smooth function of them, with
+# the gradient h(x) and the second derivatives -G free G', G the gradients of h. Newton's method
+# finds them however far y is, where projections onto the sets in turn would crawl.
+#
+# If x is the projection of y, so it is of all points between: where y is so far that its rounding
+# errors hide the set, a nearer one takes its place.
 
-    The increments change by as much as the iterate moves within a cycle, so that small changes mean
-    that the iterate is near to every set and stays there (Birgin and Raydan 2005).
+LINEAR, EQUATION, ROUND, DIAMOND = range(4)
+ROW_WORDS = 3  # the kind, the first coordinate and the next row's
+# Of a row's length in the metric: what keeps Newton's equations solvable, and does not bend them.
+RIDGE = 1e-8
+FLAT = 1e100
+LINE_STEPS = 100
+# So many steps after the last that rounding allows.
+POLISH = 3
+
+
+def _respond(x, y, steps, multipliers, table, rows, sides, bounds, work):
+    """The x of multipliers, with h(x), its gradients, and by how much it fails and may fail.
+
+    ``found`` holds for each h its value, how far x is from satisfying it, the magnitudes of its
+    terms and those of what is lost to rounding in x.
     """
-    n, count = x.size, block[COUNT]
-    parts = array_at(block[PARTS], count * PART_WORDS, np.intp)
-    numbers = array_at(block[NUMBERS], 2, np.float64)
-    tolerance, cycles = numbers[0], numbers[1]
-    scratch = array_at(block[SCRATCH], (3 + count) * n, np.float64)
-    z, weights, before = (
-        window(scratch, 0, n),
-        window(scratch, n, 2 * n),
-        window(scratch, 2 * n, 3 * n),
-    )
-    increments = window(scratch, 3 * n, (3 + count) * n)
-    increments[:] = 0
-    size = 0.0
+    n, m = x.size, multipliers.size
+    width = n + m
+    gradients, free, found = work[0], work[1], work[2]
+    for k in range(4 * m):
+        found[k] = 0.0
     for i in range(n):
-        z[i], weights[i] = x[i], steps[i]
-        size = max(size, abs(z[i]))
-    moved = inf
-    cycle = 0
-    while cycle < cycles:
-        moved = 0.0
-        for k in range(count):
-            increment = window(increments, k * n, (k + 1) * n)
-            for i in range(n):
-                z[i] += increment[i]
-                before[i] = z[i]
-            left = evaluate_at(parts[k * PART_WORDS], z, weights, parts[k * PART_WORDS + 1])
-            if not left < inf:
-                return give_up(x)
-            moved = max(moved, left)
-            for i in range(n):
-                new = before[i] - z[i]
-                moved = max(moved, abs(new - increment[i]))
-                increment[i] = new
-        if cycle == 0 and moved <= 4 * tolerance * size:
-            return 0.0  # x is as near to every set as a result may be
-        if moved <= tolerance * size:
+        step, top, stiff = np.float64(steps[i]), y[i], 1.0
+        noise = abs(top)
+        for k in range(m):
+            if table[3 * k + 1] <= i < table[3 * k + 2]:
+                pull, c = step * multipliers[k], rows[k * n + i]
+                if table[3 * k] == ROUND:
+                    stiff += pull / sides[k]
+                    top += pull / sides[k] * c
+                    noise += abs(pull / sides[k] * c)
+                elif table[3 * k] != DIAMOND:
+                    top -= pull * c
+                    noise += abs(pull * c)
+                else:
+                    noise += pull
+        corner, total = False, top
+        for k in range(m):
+            if table[3 * k] == DIAMOND and table[3 * k + 1] <= i < table[3 * k + 2]:
+                pull, c = step * multipliers[k], rows[k * n + i]
+                slope = stiff * c - top
+                for j in range(m):
+                    here = table[3 * j + 1] <= i < table[3 * j + 2]
+                    if j != k and table[3 * j] == DIAMOND and here:
+                        slope += step * multipliers[j] * np.sign(c - rows[j * n + i])
+                side = -np.sign(slope)
+                gradients[k * width + i] = side
+                if abs(slope) <= pull:
+                    corner, x[i] = True, c
+                total -= pull * side
+        v = x[i] if corner else total / stiff
+        low, high = bounds[2 * i], bounds[2 * i + 1]
+        free[i] = step / stiff if low < v < high and not corner else 0.0
+        v = clip(v, low, high)
+        x[i] = v
+        noise = noise / stiff if free[i] > 0 else abs(v)
+        for k in range(m):
+            if table[3 * k + 1] <= i < table[3 * k + 2]:
+                kind, c = table[3 * k], rows[k * n + i]
+                if kind == ROUND:
+                    slope = (v - c) / sides[k]
+                    found[4 * k] += slope * slope
+                    found[4 * k + 2] += (v / sides[k]) ** 2
+                elif kind == DIAMOND:
+                    slope = np.sign(v - c)
+                    found[4 * k] += abs(v - c)
+                    found[4 * k + 2] += abs(v)
+                else:
+                    slope = c
+                    found[4 * k] += c * v
+                    found[4 * k + 2] += abs(c * v)
+                gradients[k * width + i] = slope
+                found[4 * k + 3] += abs(slope) * noise
+    for k in range(m):
+        side = sides[k]
+        if table[3 * k] == ROUND:
+            distance = sqrt(found[4 * k])
+            found[4 * k] = side / 2 * (distance * distance - 1)
+            found[4 * k + 1] = side * (distance - 1)
+            found[4 * k + 2] = side * (1 + sqrt(found[4 * k + 2]))
+        else:
+            found[4 * k] -= side
+            found[4 * k + 1] = found[4 * k]
+            found[4 * k + 2] += abs(side)
+
+
+def _failure(multipliers, table, found, slack, noise):
+    """By how much x fails the worst condition, beyond what is allowed."""
+    worst = 0.0
+    for k in range(multipliers.size):
+        gap = found[4 * k + 1]
+        # What has a multiplier must hold with equality.
+        if table[3 * k] == EQUATION or multipliers[k] > 0:
+            gap = abs(gap)
+        if not gap <= slack * found[4 * k + 2] + noise * found[4 * k + 3] and not gap <= worst:
+            worst = gap
+    return worst
+
+
+def _ascend(x, y, steps, multipliers, change, trial, moved, table, rows, sides, bounds, work):
+    """One of Newton's steps, or the part of it on which the least sum rises; x and work follow."""
+    n, m = x.size, multipliers.size
+    gradients, free, found, W, L, order = work
+    width = n + m
+    for k in range(m):
+        size = 0.0
+        h = found[4 * k]
+        bound = table[3 * k] != EQUATION and multipliers[k] == 0 and h <= 0
+        for i in range(n):
+            slope = gradients[k * width + i]
+            size += slope * slope * steps[i]
+            gradients[k * width + i] = 0.0 if bound else slope
+        for j in range(m):
+            gradients[k * width + n + j] = RIDGE * sqrt(size) if j == k and not bound else 0.0
+        free[n + k] = 1.0
+        change[k] = 0.0
+    rank = orthogonalize(gradients, free, W, L, order, m, width, SPANNED)
+    for j in range(rank):
+        total = found[4 * order[j]]
+        for k in range(j):
+            total -= L[order[j] * m + k] * trial[k]
+        trial[j] = total / L[order[j] * m + j]
+    for j in range(rank - 1, -1, -1):
+        total = trial[j]
+        for k in range(j + 1, rank):
+            total -= L[order[k] * m + j] * change[order[k]]
+        change[order[j]] = total / L[order[j] * m + j]
+    # Where nothing is free, the least sum is linear, and the step endless: no more than some times
+    # the way from y to the set.
+    most = span = 0.0
+    for i in range(n):
+        total = 0.0
+        for k in range(m):
+            total += change[k] * gradients[k * width + i]
+        most = max(most, abs(total) * steps[i])
+        span = max(span, abs(y[i]), abs(x[i]))
+    unit = tallest = 0.0
+    for k in range(m):
+        unit = max(unit, abs(change[k]))
+        tallest = max(tallest, abs(found[4 * k]))
+    span = max(span, tallest)
+    if not (0 < unit < inf and 0 < tallest < inf):
+        return False
+    t = 4 * span / most if most > 4 * span else 1.0
+    low, high, below, above, before = 0.0, inf, 1.0, 0.0, 0.0
+    for k in range(m):
+        trial[k] = found[4 * k] / tallest / unit
+    for attempt in range(LINE_STEPS):
+        first = 0.0
+        for k in range(m):
+            new = multipliers[k] + t * change[k]
+            if table[3 * k] != EQUATION:
+                new = max(new, 0.0)
+            first += trial[k] * (new - multipliers[k])
+            moved[k] = new
+        respond(x, y, steps, moved, table, rows, sides, bounds, work)
+        last = 0.0
+        for k in range(m):
+            last += found[4 * k] / tallest / unit * (moved[k] - multipliers[k])
+        slope = last / first if first > 0 else -1.0
+        if slope < -0.01:
+            high, above = t, slope
+        elif slope > 0.9:
+            if not first > before:  # all that can has reached 0
+                break
+            low, below = t, slope
+        else:
             break
-        cycle += 1
+        if high == inf:
+            t, before = 4 * t, first
+        elif low == 0:
+            t /= 8.0
+        elif high - low <= 4 * EPS * high:
+            break
+        elif attempt % 2 == 0:
+            t = low + (high - low) * below / (below - above)
+        else:
+            t = sqrt(low) * sqrt(high)
+    for k in range(m):
+        multipliers[k] = moved[k]
+    return True
+
+
+@kernels.part
+def intersection_words(n, m):
+    """How many numbers an intersection of m constraints needs to work."""
+    return 3 * n + 8 * m + (2 * m + 1) * (n + m) + m * m + m
+
+
+def _intersection(x, steps, block):
+    n, m = x.size, block[COUNT]
+    width = n + m
+    table = array_at(block[PARTS], ROW_WORDS * m, np.intp)
+    rows, bounds = (
+        array_at(block[FIRST], m * n, np.float64),
+        array_at(block[SECOND], 2 * n, np.float64),
+    )
+    numbers = array_at(block[NUMBERS], 2 + m, np.float64)
+    tolerance, attempts, sides = numbers[0], numbers[1], window(numbers, 2, 2 + m)
+    scratch = array_at(block[SCRATCH], intersection_words(n, m), np.float64)
+    v, y, rates = window(scratch, 0, n), window(scratch, n, 2 * n), window(scratch, 2 * n, 3 * n)
+    at = 3 * n
+    multipliers, change = window(scratch, at, at + m), window(scratch, at + m, at + 2 * m)
+    trial, found = window(scratch, at + 2 * m, at + 3 * m), window(scratch, at + 3 * m, at + 7 * m)
+    ahead, at = window(scratch, at + 7 * m, at + 8 * m), at + 8 * m
+    free, at = window(scratch, at, at + width), at + width
+    gradients, at = window(scratch, at, at + m * width), at + m * width
+    W, at = window(scratch, at, at + m * width), at + m * width
+    L = window(scratch, at, at + m * m + m)
+    work = gradients, free, found, W, L, array_at(block[INDEX], m, np.intp)
+    top = kernels.largest(steps)
+    if not (kernels.largest(x) < inf and top < inf):
+        return give_up(x)
+    pace, heavy = 1 / power_of_two(top), 0.0
+    precision = TERM_ULPS * EPS + SUM_ULPS * EPS + tolerance
+    floor = EPS * EPS * kernels.largest(x)  # no coordinate is known so well
+    left = 0.0
+    for refuge in range(2):
+        light, fixed = inf, False
+        for i in range(n):
+            step = np.float64(steps[i])
+            y[i], rates[i] = x[i], or_heavy(step, pace, heavy)
+            fixed |= step == 0
+            light = min(light, step if step > 0 else inf)
+        multipliers[:] = 0.0
+        gradients[:] = 0.0
+        respond(v, y, rates, multipliers, table, rows, sides, bounds, work)
+        if (
+            refuge == 0
+            and failure(multipliers, table, found, rounding(x) + 4 * tolerance, 0.0) == 0
+        ):
+            moved = False
+            for i in range(n):
+                moved |= v[i] != y[i]
+            if not moved:
+                return 0.0
+        attempt = polish = 0
+        while True:
+            left = failure(multipliers, table, found, precision, 0.0)
+            if attempt >= attempts or (left == 0 and polish == POLISH):
+                break
+            if left == 0:  # so near, one step more gives all digits
+                polish = POLISH
+            elif failure(multipliers, table, found, precision, ROUNDED * EPS) == 0:
+                size = kernels.largest(v)
+                away = 0.0
+                for i in range(n):
+                    away = max(away, abs(y[i] - v[i]))
+                share = size / away if away > 0 else 1.0
+                if share < 0.25 and size > floor:
+                    for i in range(n):
+                        y[i] = v[i] + share * (y[i] - v[i])
+                    for k in range(m):
+                        multipliers[k] *= share
+                    respond(v, y, rates, multipliers, table, rows, sides, bounds, work)
+                    continue
+                polish += 1
+                if polish > POLISH:
+                    for i in range(n):  # a corner at 0 is there, and not near
+                        if abs(v[i]) <= max(ROUNDED * EPS * abs(y[i]), floor):
+                            v[i] = clip(0.0, bounds[2 * i], bounds[2 * i + 1])
+                    left = failure(multipliers, table, found, precision + 3 * tolerance, 0.0)
+                    break
+            if not ascend(
+                v, y, rates, multipliers, change, trial, ahead, table, rows, sides, bounds, work
+            ):
+                break
+            if not kernels.largest(multipliers) < FLAT * (1 + kernels.largest(y)):
+                break
+            attempt += 1
+        if left == 0 or not fixed:
+            break
+        heavy = light * pace * FEATHER if light < inf else 1.0
     for i in range(n):
-        x[i] = z[i]
-    return moved if moved > tolerance * size else 0.0
+        if v[i] != x[i]:
+            x[i] = v[i]
+    return left if left > floor else 0.0
 
 
 # ---- compilation -------------------------------------------------------------------------------
@@ -844,6 +1113,7 @@ def _compile(kind: str, number: Any) -> Any:
         bound["repair"] = lifted(_repair, inline=False)
         bound["solve"] = lifted(_solve, inline=False)
     elif template is _ball:
+        bound["apart"] = lifted(_apart, **_FAST)
         bound["sizes"] = lifted(_sizes, **_FAST)
         bound["moments"] = lifted(_moments, **_FAST)
         bound["newton"] = lifted(_newton, inline=False)
@@ -851,6 +1121,11 @@ def _compile(kind: str, number: Any) -> Any:
     elif template is _affine:
         bound["defect"] = lifted(_defect, **_FAST)
         bound["orthogonalize"] = lifted(_orthogonalize, **_FAST)
+    elif template is _intersection:
+        bound["orthogonalize"] = lifted(_orthogonalize, **_FAST)
+        bound["respond"] = lifted(_respond, inline=False)
+        bound["failure"] = lifted(_failure, inline=False)
+        bound["ascend"] = lifted(_ascend, inline=False)
     # The kind goes into the name under which the machine code is kept.
     salt = f"{kind.replace(' ', '_').replace('-', '_')}_{_salt()}"
     function = kernels.lift(_projection, salt, project=lifted(template, inline=False))
@@ -880,8 +1155,10 @@ class Projector:
         How many numbers and integers the projection needs to work.
     parts : sequence of (Projector, int, int)
         The sets that this one is made of, with the coordinates from and to which they apply.
+    table : sequence of tuples of int
+        The kinds of constraints of an intersection, with the coordinates to which they apply.
     count : int
-        How many equations or parts there are.
+        How many equations, parts or constraints there are.
 
     Attributes
     ----------
@@ -900,11 +1177,12 @@ class Projector:
         scratch: int = 0,
         index: int = 0,
         parts: Sequence[tuple["Projector", int, int]] = (),
+        table: Sequence[tuple[int, ...]] = (),
         count: int = 0,
     ) -> None:
         self.n, self.dtype = n, np.dtype(dtype)
         function = _compile(kind, numba.from_dtype(self.dtype))
-        table = [(each.address, each.data, lo, hi) for each, lo, hi in parts]
+        table = table or [(each.address, each.data, lo, hi) for each, lo, hi in parts]
         block = np.zeros(WORDS, np.intp)
         memory = {
             SCRATCH: np.empty(scratch),

@@ -22,9 +22,17 @@ import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields
 from math import sqrt
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-Rate = float | Callable[[int], float] | str
+
+class Array(Protocol):
+    """A NumPy array, which this floor does not import."""
+
+    def __array__(self) -> Any:
+        """Return it."""
+
+
+Rate = float | Callable[[int], float] | str | Array
 
 # Where a hyperparameter may lie: (lowest, highest); the highest value itself is excluded.
 _RANGES = {
@@ -46,10 +54,14 @@ class Rule:
 
     Parameters
     ----------
-    learning_rate : float, callable or "auto", optional
+    learning_rate : float, callable, ndarray or "auto", optional
         Step size :math:`\alpha`, or a schedule that maps the step number (from 1) to it. "auto",
         the same as None and the default, leaves it open: `numbelief.minimize` then finds the rate
         by itself, and `numbelief.Optimizer` takes ``default_rate``, the value of the rule's paper.
+        An array of one dimension, of which a read-only float64 copy is kept, gives each coordinate
+        its own rate; for `LAMB` also each segment. What a step reports as its rate is then the
+        largest, decoupled decay and the limits of `AdaBound` shrink with a coordinate's share of
+        it, and a coordinate whose rate is 0 stays where it is.
     weight_decay : float, default 0
         Decay :math:`\lambda \ge 0`.
     decoupled : bool, default False
@@ -62,7 +74,16 @@ class Rule:
     TypeError
         A hyperparameter is not a number (or not a bool where one is expected).
     ValueError
-        A hyperparameter is NaN, infinite or outside its range.
+        A hyperparameter is NaN, infinite or outside its range; an array of rates is empty.
+
+    Examples
+    --------
+    >>> import numpy as np, numbelief
+    >>> x = np.array([1.0, 1.0])
+    >>> rule = numbelief.SGD(learning_rate=np.array([0.5, 0.0]))
+    >>> numbelief.Optimizer(rule, x).step(np.array([1.0, 1.0]))
+    >>> x
+    array([0.5, 1. ])
     """
 
     learning_rate: Rate | None = None
@@ -85,6 +106,21 @@ class Rule:
         if name in Rule.registry and Rule.registry[name].__module__ == __name__:
             raise ValueError(f"a rule named {name!r} exists already in numbelief")
         Rule.registry[name] = cls
+        # Those of a dataclass ask an array of rates whether it is true.
+        cls.__eq__, cls.__hash__ = Rule.__eq__, Rule.__hash__  # type: ignore[method-assign]
+
+    def _key(self) -> tuple[Any, ...]:
+        """What tells this rule from others of its class."""
+        values = (getattr(self, f.name) for f in fields(self))
+        return tuple(v.tobytes() if _is_array(v) else v for v in values)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -93,6 +129,9 @@ class Rule:
                 continue
             if f.name == "learning_rate" and isinstance(value, str) and value == "auto":
                 object.__setattr__(self, f.name, None)
+                continue
+            if f.name == "learning_rate" and _is_array(value):
+                object.__setattr__(self, f.name, _rates(value))
                 continue
             checked = (
                 _flag(f.name, value) if isinstance(f.default, bool) else _number(f.name, value)
@@ -132,7 +171,25 @@ class Rule:
 
 
 def _is_free(rate: Any) -> bool:
-    return rate is None or (callable(rate) and not isinstance(rate, (Rule, type)))
+    return rate is None or (callable(rate) and not isinstance(rate, (Rule, Lookahead, type)))
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "__array__") and getattr(value, "ndim", None) == 1
+
+
+def _rates(given: Any) -> Any:
+    """A read-only copy of an array of rates."""
+    array = given.__array__()
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"learning_rate must hold real numbers, got dtype {array.dtype}")
+    rates = array.astype("float64")
+    if not (rates.size and rates.min() >= 0 and rates.max() < math.inf):
+        raise ValueError(
+            f"learning_rate must hold finite numbers of at least 0, and not be empty, got {given!r}"
+        )
+    rates.setflags(write=False)
+    return rates
 
 
 def _flag(name: str, value: Any) -> bool:
@@ -1003,5 +1060,91 @@ def _offsets(segments: Any) -> tuple[int, ...]:
     return offsets
 
 
+@dataclass(frozen=True)
+class Lookahead:
+    r"""Lookahead: let a rule run ahead for k steps, then go part of the way to where it got.
+
+    .. math::
+        \theta_{t,0} &= \phi_{t-1}, \qquad
+            \theta_{t,i} = \theta_{t,i-1} + A(\theta_{t,i-1}), \quad i = 1, \dots, k \\
+        \phi_t &= \phi_{t-1} + \alpha (\theta_{t,k} - \phi_{t-1})
+
+    with the steps :math:`A` of the rule. x holds the fast weights :math:`\theta`, and after every
+    k-th step the slow weights :math:`\phi`; ``optimizer.state["slow"]`` holds these at all times.
+
+    Parameters
+    ----------
+    rule : Rule
+        The rule that runs ahead. Its own state goes on through the k-th steps.
+    k : int, default 5
+        Steps between two synchronizations, at least 1.
+    alpha : float, default 0.5
+        Step size :math:`\alpha` of the slow weights, in (0, 1].
+
+    Raises
+    ------
+    TypeError
+        rule is not a Rule (nor may it be a Lookahead); k or alpha is not a number.
+    ValueError
+        k or alpha is outside its range.
+
+    Notes
+    -----
+    It stands wherever a rule does, but for ``numbelief.online``. Where `numbelief.minimize` has to
+    find the learning rate by itself, a line search takes its place, and it is left out with a
+    warning. The paper also uses ``alpha=0.8`` and ``k=10``.
+
+    Within bounds or a feasible set the slow weights are, too: they start from the projection of x
+    and stay between points of the set.
+
+    Examples
+    --------
+    >>> import numpy as np, numbelief
+    >>> x = np.array([1.0])
+    >>> rule = numbelief.Lookahead(numbelief.SGD(learning_rate=0.5), k=2, alpha=0.5)
+    >>> opt = numbelief.Optimizer(rule, x)
+    >>> for _ in range(2):
+    ...     opt.step(np.array([1.0]))
+    ...     print(x, opt.state["slow"])
+    [0.5] [1.]
+    [0.5] [0.5]
+
+    References
+    ----------
+    M. R. Zhang, J. Lucas, G. Hinton and J. Ba, "Lookahead optimizer: k steps forward, 1 step back",
+    NeurIPS 2019, arXiv 1907.08610, algorithm 1.
+    """
+
+    rule: Rule
+    k: int = 5
+    alpha: float = 0.5
+
+    # As for a rule.
+    __call__: ClassVar[Callable[..., Any]]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rule, Rule):
+            raise TypeError(
+                f"Lookahead needs a rule such as Adam(), and no other Lookahead, got {self.rule!r}"
+            )
+        k, alpha = _number("k", self.k), _number("alpha", self.alpha)
+        if not (k >= 1 and k.is_integer()):
+            raise ValueError(f"k must be a whole number of at least 1, got {self.k!r}")
+        if not 0 < alpha <= 1:
+            raise ValueError(f"alpha must be a number in (0, 1], got {self.alpha!r}")
+        object.__setattr__(self, "k", int(k))
+        object.__setattr__(self, "alpha", alpha)
+
+    @property
+    def learning_rate(self) -> Rate | None:
+        """The learning rate of the rule."""
+        return self.rule.learning_rate
+
+
+def without_lookahead(rule: Rule | Lookahead) -> Rule:
+    """The rule itself, out of its Lookahead if it has one."""
+    return rule.rule if isinstance(rule, Lookahead) else rule
+
+
 if not TYPE_CHECKING:  # a type checker sees the classes themselves, and cannot read this list
-    __all__ = ["Rule", *(rule.__name__ for rule in Rule.registry.values())]
+    __all__ = ["Rule", *(rule.__name__ for rule in Rule.registry.values()), "Lookahead"]

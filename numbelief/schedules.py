@@ -10,14 +10,28 @@ arithmetic: ``kernels.tabulate`` compiles it, so that a run's rates need no Pyth
 >>> rate = schedules.warmup(schedules.inverse_sqrt(0.1), steps=2)
 >>> [round(rate(t), 4) for t in (1, 2, 3, 6)]
 [0.05, 0.1, 0.1, 0.05]
+
+`warmup`, `per_epoch` and `chain` take other schedules, which may be functions of one's own. `plot`
+shows what comes out.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
-__all__ = ["constant", "cosine", "exponential", "inverse_sqrt", "sgdr", "step_decay", "warmup"]
+__all__ = [
+    "chain",
+    "constant",
+    "cosine",
+    "exponential",
+    "inverse_sqrt",
+    "per_epoch",
+    "plot",
+    "sgdr",
+    "step_decay",
+    "warmup",
+]
 
 
 @dataclass(frozen=True)
@@ -32,9 +46,9 @@ class Schedule:
     def __post_init__(self) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name == "schedule":
+            if f.name in ("schedule", "first", "then"):
                 if not callable(value):
-                    raise TypeError(f"schedule must be callable, got {value!r}")
+                    raise TypeError(f"{f.name} must be callable, got {value!r}")
                 continue
             kind = type(value).__name__
             if kind.startswith(("bool", "complex", "str")) or not hasattr(value, "__float__"):
@@ -152,7 +166,8 @@ class sgdr(Schedule):
 
     :math:`\eta_{min} + \tfrac12(\eta_{max} - \eta_{min})(1 + \cos(\pi T_{cur}/T_i))`, restarted at
     :math:`T_{cur} = T_i`, with :math:`T_{i+1} = T_{mult} T_i`. ``rate`` and ``floor`` are
-    :math:`\eta_{max}` and :math:`\eta_{min}`; :math:`T_{cur}` is 0 at the first step.
+    :math:`\eta_{max}` and :math:`\eta_{min}`; :math:`T_{cur}` is 0 at the first step. Of a period
+    that ends between two steps, the next one takes over the rest.
 
     >>> [round(sgdr(1.0, T_0=2, T_mult=2)(t), 3) for t in (1, 2, 3, 5, 7)]
     [1.0, 0.5, 1.0, 0.5, 1.0]
@@ -168,7 +183,7 @@ class sgdr(Schedule):
         past, period = t - 1.0, T_0
         if T_mult == 1:
             past %= period
-        while past >= period:
+        while past > period - 1e-9:  # 50 * 1.1 is above 55 by a rounding
             past -= period
             period *= T_mult
         return floor + 0.5 * (rate - floor) * (1 + math.cos(math.pi * past / period))
@@ -191,3 +206,73 @@ class warmup(Schedule):
         if t <= self.steps:
             return self.schedule(1) * t / self.steps
         return self.schedule(t - self.steps)
+
+
+@dataclass(frozen=True)
+class per_epoch(Schedule):
+    r"""A schedule counted in epochs of so many steps: :math:`\alpha_{1 + \lfloor (t-1)/k \rfloor}`.
+
+    >>> [per_epoch(exponential(1.0, 0.5), steps=3)(t) for t in (1, 3, 4, 7)]
+    [1.0, 1.0, 0.5, 0.25]
+    """
+
+    schedule: Callable[[int], float]
+    steps: int
+
+    def __call__(self, t: int) -> float:
+        return self.schedule(1 + (t - 1) // self.steps)
+
+
+@dataclass(frozen=True)
+class chain(Schedule):
+    r"""One schedule for so many steps, then another one from its own first step.
+
+    >>> [chain(constant(1.0), 2, exponential(0.5, 0.5))(t) for t in (1, 2, 3, 4)]
+    [1.0, 1.0, 0.5, 0.25]
+    """
+
+    first: Callable[[int], float]
+    steps: int
+    then: Callable[[int], float]
+
+    def __call__(self, t: int) -> float:
+        return self.first(t) if t <= self.steps else self.then(t - self.steps)
+
+
+def plot(schedule: Any, steps: int, *, ax: Any = None) -> Any:
+    """Draw the learning rates of the first steps (needs matplotlib).
+
+    Parameters
+    ----------
+    schedule : callable or dict of str to callable
+        One schedule, or several by the names in the legend.
+    steps : int
+        Number of steps, at least 1.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure if it is not given.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes drawn into.
+
+    Raises
+    ------
+    ImportError
+        Matplotlib is not installed.
+    TypeError
+        A schedule is not callable, or steps not a whole number.
+    ValueError
+        steps is below 1, there is no schedule, or one returns something other than a finite number
+        of at least 0.
+
+    Examples
+    --------
+    >>> from numbelief import schedules
+    >>> shown = {"one": schedules.cosine(0.1, steps=100), "restarts": schedules.sgdr(0.1, T_0=25)}
+    >>> schedules.plot(shown, 100).get_ylabel()  # doctest: +SKIP
+    'learning rate'
+    """
+    from numbelief import plotting  # here, because it stands on a higher floor
+
+    return plotting.rates(schedule, steps, ax)

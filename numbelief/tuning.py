@@ -12,7 +12,11 @@ rule sees it, and out of the displacement, after, what they know of the curvatur
 
 and a backtracking search along p makes every accepted value lower. The learning rate scales what
 the rule adds; it follows the best length of the last step as its end points tell it. Nothing
-depends on the units of fun or x. Coordinates that a bound holds against the gradient stay.
+depends on the units of fun or x. The first step moves x by a tenth of its largest coordinate; from
+x = 0, as far as a straight line takes to fall from fun(0) to 0; and where fun(0) is 0 as well, to
+where the curvature at 0 says that the slope vanishes, which probes at ever better lengths tell
+(along a straight or concave way there is no such place: there, alone, the unit of x counts).
+Coordinates that a bound holds against the gradient stay.
 
 J. Nocedal, "Updating quasi-Newton matrices with limited storage", Math. Comp. 35, 1980; for the
 acceptance at the level of rounding, W. Hager and H. Zhang, "A new conjugate gradient method with
@@ -48,6 +52,8 @@ STALE = 0.1
 FAINT = 1e-6
 # The first step moves no coordinate by more than this share of the largest.
 FIRST = 0.1
+# Without a unit of length: so many probes, but for the last so near in units of the one before.
+PROBES, NEAR = 3, 1e-4
 # In units of the last place of fun: below this, fun cannot tell and the slopes do.
 ROUNDING = 20
 # A search that fails without pairs and slots shrinks the rate, so many times.
@@ -66,6 +72,7 @@ _RECORD = np.dtype(
         ("reference", "f8"),  # the largest |g| when the slots were cleared
         ("trials", "i8"),
         ("failures", "i8"),
+        ("probes", "i8"),  # still to be made, to find a unit of length
         ("pairs", "i8"),  # stored since they were last forgotten
     ]
 )
@@ -254,8 +261,10 @@ def _start(fun, x, g, state, clock, numbers, options, record, base):
     for i in range(x.size):
         g[i] *= scale
     wanted = FIRST * largest_x
-    if wanted == 0:  # a step on which a straight line falls to 0, or any step at all
-        wanted = abs(fun) / largest_g / x.size if fun != 0 and largest_g > 0 else 1.0
+    if wanted == 0 and fun != 0 and largest_g > 0:  # a straight line would fall to 0
+        wanted = abs(fun) / largest_g / x.size
+    elif wanted == 0:
+        wanted, now.probes = 1.0, PROBES
     step(x, g, state, clock, numbers, wanted, *options)
     moved = _length(x, row(base, 0), options[5])
     _clear(state, clock)
@@ -287,6 +296,9 @@ def _judge(fun, x, g, state, clock, options, record, base, pairs, products):
     finite = isfinite(fun) and isfinite(slope) and largest < inf
     if not _differ(x, x0):  # too short a step for these numbers
         now.trials = TRIALS
+        return LOST
+    if now.probes > 0 and _probe(finite, slope, np.finfo(x.dtype).eps, now):
+        _clear(state, clock)
         return LOST
     falls = fun <= now.fun + DECREASE * now.length * now.slope
     noise = ROUNDING * np.finfo(x.dtype).eps * abs(now.fun)
@@ -324,6 +336,21 @@ def _judge(fun, x, g, state, clock, options, record, base, pairs, products):
         if now.scaled and 0 < largest * now.scale < FAINT:
             now.scale = 1 / largest
     return STEPPED
+
+
+@register_jitable
+def _probe(finite, slope, eps, now):
+    """Let a trial of length 1 tell the rate of another one; False where it tells nothing."""
+    now.probes -= 1
+    factor = NEAR
+    if finite:
+        bend = slope - now.slope
+        if not bend > ROUNDING * eps * abs(now.slope):
+            now.probes = 0
+            return False
+        factor = -now.slope / bend * (NEAR if now.probes > 0 else 1.0)
+    now.rate = max(now.rate * factor, np.finfo(np.float64).tiny)
+    return True
 
 
 @register_jitable

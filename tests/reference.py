@@ -391,6 +391,31 @@ def make(name, x, **options):
     return ORACLES[name](x, **options)
 
 
+class Lookahead:
+    """Lookahead, Zhang et al. 2019, arXiv 1907.08610, algorithm 1, around another oracle.
+
+    For t = 1, 2, ...: theta_{t,0} <- phi_{t-1}; for i = 1, ..., k: theta_{t,i} <- theta_{t,i-1} +
+    A(theta_{t,i-1}); phi_t <- phi_{t-1} + alpha (theta_{t,k} - phi_{t-1}). The state of A goes on.
+    """
+
+    def __init__(self, inner, k, alpha):
+        self.inner, self.k, self.alpha = inner, k, alpha
+        self.phi = inner.x if inner.bounds is None else np.clip(inner.x, *inner.bounds)
+        self.i = 0
+
+    @property
+    def x(self):
+        return self.inner.x
+
+    def step(self, grad):
+        self.inner.step(grad)
+        self.i += 1
+        if self.i == self.k:
+            self.phi = self.phi + self.alpha * (self.inner.x - self.phi)
+            self.inner.x = self.phi
+            self.i = 0
+
+
 def automatic(name, fun, x0, iterations, *, bounds=None, memory=8, **options):
     """The points of ``learning_rate="auto"``: limited-memory BFGS with a rule as its matrix.
 

@@ -37,6 +37,7 @@ def schedule(random, kind):
         schedules.cosine(rate, steps=100),  # ends with steps of 0
         schedules.warmup(schedules.inverse_sqrt(rate), steps=10),
         schedules.sgdr(rate, T_0=40, floor=rate / 10),
+        lambda t: rate if t % 7 > 2 else 0.0,  # comes back from steps of 0
     )
     return choices[random.integers(len(choices))]
 
@@ -339,6 +340,72 @@ def test_a_held_coordinate_is_seen():
     g = np.ones((20, 3)) * [1.0, 2.0, 0.0]
     result = online.play(Adagrad(1.0, eps_root=0.0), online.LinearLosses(g), sets.Simplex())
     assert "no coordinate held by a step of 0" in failing(result.bound("certificate"))
+
+
+@pytest.mark.parametrize("kind", [SGD, Adagrad, lambda rate: OGD(learning_rate=rate)])
+def test_steps_that_come_back_from_0_have_grown(kind):
+    """x rests at the wrong end, as if its weight were infinite there."""
+    slopes = online.LinearLosses(np.r_[-np.ones(10), np.ones(990)])
+    rests = kind(lambda t: 1.0 if t < 10 or t >= 1000 else 0.0)
+    result = online.play(rests, slopes, sets.Ball(), x0=[1.0])
+    bound = result.bound("adagrad" if kind is Adagrad else "ogd")
+    assert result.regret.final.lower > 10 * bound.final
+    assert failing(bound) == ["steps never grow"]
+    certificate = result.bound("certificate")
+    assert certificate.holds and below(result.regret.linearized, certificate)
+    # Where no step follows, the weight is infinite, and so is the bound; on a set of one point,
+    # and where there is no gradient, nothing is at stake.
+    stays = online.play(kind(lambda t: 1.0 if t < 10 else 0.0), slopes, sets.Ball(), x0=[1.0])
+    bound = stays.bound(bound.theorem)
+    assert bound.holds and bound.final == np.inf
+    waits = online.LinearLosses(np.r_[np.zeros(10), np.ones(90)])
+    late = online.play(kind(lambda t: 0.0 if t < 10 else 1.0), waits, sets.Ball())
+    assert late.bound(bound.theorem).holds and np.isfinite(late.bound(bound.theorem).final)
+
+
+@pytest.mark.parametrize("method", [OGD(), OGD(G=1.0)])
+def test_one_point_has_no_regret(method):
+    result = online.play(method, online.LinearLosses(np.ones((10, 1))), sets.Simplex())
+    assert result.bound("ogd").holds and (result.bound("ogd").value == 0).all()
+
+
+def test_a_bound_is_a_number_or_infinite():
+    late = np.r_[np.zeros((5, 2)), np.ones((5, 2))]
+    rate = schedules.inverse_sqrt(1.0)
+    rule = AMSGrad(rate, beta1=0.9, beta2=0.5, eps=0.0)
+    result = online.play(rule, online.LinearLosses(late), sets.Ball())
+    for bound in (
+        result.bound("amsgrad-4"),
+        *(result.bound(n, "printed") for n in ("amsgrad-4", "adam-4.1")),
+    ):
+        assert "beta1" in str(failing(bound)) and bound.terms["gradients"][0] == 0
+        assert bound.final == np.inf and not np.isnan(bound.value).any()
+    rule = AdaBelief(rate, amsgrad=True, bias_correction=False)
+    point = online.play(rule, online.LinearLosses(late), sets.Box(np.zeros(2), np.zeros(2)))
+    for variant in ("corrected", "printed"):
+        assert not np.isnan(point.bound("adabelief-2.1.1", variant).value).any()
+
+
+def test_an_intersection_has_bounds():
+    """Where linear functions have no minimum, the steps are taken again."""
+    place = sets.Intersection(sets.Ball(), sets.HalfSpace([1.0, 0.0], 0.5))
+    table = np.random.default_rng(1).normal(size=(100, 2))
+    rate = schedules.inverse_sqrt(1.0)
+    result = online.play(AMSGrad(rate), online.LinearLosses(table), place)
+    bound = result.bound("certificate")
+    assert bound.holds and below(result.regret.linearized, bound)
+
+    def seen(t, x):
+        return float(table[t - 1] @ x), table[t - 1]
+
+    adversary = online.play(SGD(rate), online.CallbackLosses(seen, n=2, rounds=100), place)
+    assert adversary.bound("certificate").holds
+    assert np.isfinite(adversary.regret.upper).all()
+    endless = sets.Intersection(sets.HalfSpace([1.0, 0.0], 0.5), sets.HalfSpace([0.0, 1.0], 0.5))
+    result = online.play(SGD(rate), online.LinearLosses(table), endless)
+    with pytest.raises(ValueError, match="a bound needs a feasible_set with a diameter"):
+        result.bound("certificate")
+    assert result.bound("certificate", comparator=[0.0, 0.0]).holds
 
 
 def test_an_adversary_is_bounded_by_the_linearized_regret():

@@ -114,12 +114,12 @@ def both(fun=rosen, jac="inplace", x0=X0, args=ARGS, method="adabelief", bounds=
 # ---- the same bits
 
 
-# Each kind of loop compiles for seconds: this rule gets all four kinds, the others take turns, and
-# so do all with the automatic rate.
+# Each kind of loop compiles for seconds: this rule gets all four kinds, the others take turns; with
+# the automatic rate they share the kind that test_tuning.py compiles.
 THOROUGH = ("adabelief",)
 KINDS = [
     pytest.param(
-        rule, dtype, bounded, k == i % 4, id=f"{name}-{dtype.__name__}-{'bounded' * bounded}"
+        rule, dtype, bounded, name in THOROUGH, id=f"{name}-{dtype.__name__}-{'bounded' * bounded}"
     )
     for i, (name, rule) in enumerate(KERNELS)
     for k, (dtype, bounded) in enumerate(itertools.product((np.float64, np.float32), (False, True)))
@@ -127,19 +127,24 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "dtype", "bounded", "automatically"), KINDS)
-def test_every_rule(rule, dtype, bounded, automatically):
-    options = {"x0": np.minimum(X0, 0.8).astype(dtype), "bounds": BOUNDS if bounded else None}
-    options["args"] = (dtype(0.5), WEIGHTS.astype(dtype))
+@pytest.mark.parametrize(("rule", "dtype", "bounded", "thorough"), KINDS)
+def test_every_rule(rule, dtype, bounded, thorough):
+    def options(dtype, bounded):
+        return {
+            "x0": np.minimum(X0, 0.8).astype(dtype),
+            "bounds": BOUNDS if bounded else None,
+            "args": (dtype(0.5), WEIGHTS.astype(dtype)),
+        }
+
     fitting = {"segments": (0, 2)} if getattr(rule, "segments", None) else {}
     rule = replace(rule, **fitting)
     rate = 1e-4 if type(rule).__name__ in ("SGD", "Momentum", "Nesterov") else 0.01
-    given = both(method=replace(rule, learning_rate=rate), maxiter=150, history=True, **options)
+    given = replace(rule, learning_rate=rate)
+    given = both(method=given, maxiter=150, history=True, **options(dtype, bounded))
     assert given.nit > 20
-    if not automatically:
-        return
     free = replace(rule, learning_rate="auto", weight_decay=0.0)
-    automatic = both(method=free, maxiter=60, **options)
+    kind = (dtype, bounded) if thorough else (np.float64, False)
+    automatic = both(method=free, maxiter=60, **options(*kind))
     assert automatic.fun < given.history.fun[0]
 
 
@@ -207,14 +212,21 @@ def test_the_automatic_rate_solves_many_coordinates():
     np.testing.assert_allclose(result.x, 1, atol=1e-2)
 
 
-@pytest.mark.parametrize("flag", [True, np.True_])
-def test_a_bool_is_an_argument(flag):
-    @njit
-    def fun(x, grad, flag):
-        grad[:] = 2 * x if flag else -x
-        return (x * x).sum() * flag
+@njit
+def of_flags(x, grad, flag, pair):
+    (scale, inner), shift = pair
+    s = scale * (1.0 + (flag is True)) * (3.0 if inner else 1.0)
+    shift = shift if ~flag else -shift
+    grad[:] = 2 * s * (x - shift)
+    return s * ((x - shift) ** 2).sum()
 
-    assert both(fun, args=(flag,)).success
+
+@pytest.mark.parametrize("flag", [True, np.False_])
+@pytest.mark.parametrize("inner", [False, np.True_])
+def test_a_bool_is_an_argument(flag, inner):
+    """A bool in memory is wider than one that compiled code computes with."""
+    result = both(of_flags, args=(flag, ((np.float32(2.5), inner), 2.0)))
+    np.testing.assert_allclose(result.x, -2 if flag else 2, atol=1e-5)
 
 
 def test_defaults_and_stars_are_for_pythons_loop():
@@ -226,8 +238,9 @@ def test_defaults_and_stars_are_for_pythons_loop():
     for args, goal in (((), 2.0), ((3.0,), 3.0), ((3.0, 4.0), 3.0)):
         result = minimize(fun, X0, args, jac="inplace")
         np.testing.assert_allclose(result.x, goal, atol=1e-5)
-    with pytest.raises(TypeError, match="compiled"):
-        minimize(fun, X0, jac="inplace", options={"compiled": True})
+    for function in (fun, njit(lambda x, grad, *more: 0.0)):
+        with pytest.raises(TypeError, match="fun has a default, a star or"):
+            minimize(function, X0, jac="inplace", options={"compiled": True})
 
 
 # ---- C functions
@@ -241,6 +254,15 @@ def test_c_functions():
     single = X0.astype(np.float32)
     expected = both(plain, x0=single, args=(), maxiter=100)
     assert same(both(c_plain_single, x0=single, args=(), maxiter=100).x, expected.x)
+
+
+def test_a_c_function_keeps_its_options():
+    @cfunc("float64(float64[::1], float64[::1])", error_model="numpy")
+    def divides(x, grad):
+        grad[:] = 2 * x
+        return x @ x if 1.0 / x[0] > 0 else -1.0
+
+    assert minimize(divides, np.array([0.0, 1.0]), jac="inplace").success
 
 
 def test_a_c_function_gets_its_data():
@@ -375,6 +397,24 @@ def test_the_users_exception_arrives(fun, jac, error, rate):
     assert same(*(each.intermediate_result for each in found))
 
 
+def test_an_exception_that_calling_again_would_not_give():
+    @njit
+    def fifth(x, grad, count):
+        count[0] += 1
+        if count[0] == 5:
+            raise ValueError("at most four", count[0])
+        grad[:] = 2 * x
+        return (x * x).sum()
+
+    for compiled in (True, False):
+        count = np.zeros(1)
+        with pytest.raises(ValueError, match="at most four") as caught:
+            minimize(fifth, X0, count, Adam(0.01), "inplace", options={"compiled": compiled})
+        assert (caught.value.args[1], count[0]) == (5, 5)
+        result = caught.value.intermediate_result
+        assert (result.nit, result.nfev, result.njev) == (3, 4, 4)
+
+
 def test_an_exception_at_the_first_point():
     with pytest.raises(ValueError, match="x\\[0\\] is above 1"):
         minimize(raises, [2.0, 0.0], jac="inplace")
@@ -406,7 +446,8 @@ NOT_COMPILED = {
 def test_what_is_not_compiled(name):
     fun, jac, options = NOT_COMPILED[name]
     x0 = X0.copy()
-    with pytest.raises(TypeError, match="compiled"):
+    said = "jac='2-point' takes finite" if name == "differences" else f"{name} is not compiled"
+    with pytest.raises(TypeError, match=said):
         minimize(fun, x0, ARGS, jac=jac, options=options)
     assert same(x0, X0)
 
@@ -450,8 +491,11 @@ WRONG = {
     "a matrix": (value, matrix, (), "it returns array\\(float64, 2d"),
     "no pair": (value, True, (), "\\(float64, array\\(float64, 1d, C\\)\\); it returns float64"),
     "does not compile": (does_not_compile, "inplace", (), "no_such_method"),
-    "a dict": (plain, "inplace", ({},), "args\\[0\\] must be a number or an array"),
-    "a list": (plain, "inplace", ([1.0],), "args\\[0\\] must be a number or an array"),
+    "a dict": (plain, "inplace", ({},), "args\\[0\\]: a number, an array or a tuple of these"),
+    "a list": (plain, "inplace", (1, [1.0]), "float64; args\\[1\\] is of type list"),
+    "text in a tuple": (plain, "inplace", (("a",),), "args\\[0\\] is of type tuple"),
+    "nothing": (plain, "inplace", (None,), "args\\[0\\] is of type NoneType"),
+    "swapped bytes": (plain, "inplace", (np.zeros(2, ">f8"),), "an array of dtype >f8"),
 }
 
 
@@ -461,8 +505,7 @@ def test_a_wrong_function_is_refused(name):
     x0 = X0.copy()
     with pytest.raises(TypeError, match=message) as caught:
         minimize(fun, x0, args, jac=jac)
-    if "args" not in message:
-        assert "{'compiled': False}" in str(caught.value)
+    assert "{'compiled': False}" in str(caught.value)
     assert same(x0, X0)
 
 
@@ -472,11 +515,12 @@ def test_python_takes_what_the_compiled_loop_refuses():
 
 
 @pytest.mark.parametrize("where", [-1, 0, 3, 1000])
-def test_writing_beyond_the_gradient(where):
+@pytest.mark.parametrize("value", [-7.0, np.nan])
+def test_writing_beyond_the_gradient(where, value):
     @njit
     def careless(x, grad):
         grad[:] = 0
-        grad[x.size + where if where >= 0 else -x.size + where] = 1.0
+        grad[x.size + where if where >= 0 else -x.size + where] = value
         return 0.0
 
     x0 = np.zeros(4)
@@ -545,6 +589,22 @@ def test_functions_for_given_types_only():
         return (x * x).sum()
 
     assert both(eager, args=()).success
+
+
+SHIFT = 1.0
+
+
+@pytest.mark.parametrize("signatures", [(), ("float64(float64[::1], float64[::1])",)])
+def test_a_recompiled_function(signatures, monkeypatch):
+    @njit(*signatures)
+    def fun(x, grad):
+        grad[:] = 2 * (x - SHIFT)
+        return ((x - SHIFT) ** 2).sum()
+
+    for shift in (1.0, 5.0):
+        monkeypatch.setitem(globals(), "SHIFT", shift)
+        fun.recompile()
+        np.testing.assert_allclose(both(fun, args=()).x, shift, atol=1e-5)
 
 
 def shifted(shift):

@@ -97,6 +97,13 @@ def test_differences_do_not_feel_the_gap_of_the_comparator():
     np.testing.assert_array_equal(more.lower, more.upper)
 
 
+def test_environments_take_the_seed_and_the_rounds():
+    game = online.play_many(["ogd"], environments.random_signs, seeds=(4, 2), rounds=50)["OGD"]
+    for row, seed in enumerate((4, 2)):
+        alone = online.play("ogd", environments.random_signs(50, seed=seed)).regret
+        np.testing.assert_allclose(game.upper[row], alone.upper, atol=1e-12)
+
+
 def test_each_seed_makes_one_game():
     asked = []
 
@@ -190,6 +197,13 @@ def test_compare_takes_results_of_different_lengths():
     compared = online.compare(results)
     assert list(compared.results) == ["OGD 1", "OGD 2"]
     assert " 100 " in str(compared)
+
+
+def test_compare_takes_results_without_a_best_point():
+    linear = online.LinearLosses(np.ones((9, 2)))
+    endless = online.play(slow(), linear, sets.HalfSpace([1.0, 1.0], 1.0))
+    text = str(online.compare({"known": online.play("ogd", signs(0)), "endless": endless}))
+    assert "endless: no best fixed point: " in text and "known: " not in text
 
 
 @pytest.mark.parametrize("results", [[], {}, ["ogd"], {"a": "ogd"}])

@@ -147,7 +147,7 @@ def test_a_run_resumes_in_its_set_only(tmp_path):
 
 
 def test_a_projection_that_does_not_end_is_told():
-    """Dykstra's algorithm in one cycle is not there yet."""
+    """Newton's method is not there after one step."""
     far = sets.Intersection(sets.Ball(1.0), sets.HalfSpace([1.0, 1e-3], 0.999), maxiter=1)
     opt = Optimizer(Adagrad(1.0), np.zeros(2), feasible_set=far)
     with pytest.warns(RuntimeWarning, match="away from the Intersection"):

@@ -290,6 +290,11 @@ def test_a_callback_is_a_loss(function):
         np.testing.assert_allclose(losses.total(x, upto)[1], table.total(x, upto)[1])
     points = np.ones((5, 2))
     np.testing.assert_allclose(losses.along(points), table.along(points))
+    part = losses[1:4]
+    np.testing.assert_allclose(part.along(points[:3]), table.along(points)[1:4])
+    assert part.total(x)[0] == pytest.approx(table[1:4].total(x)[0])
+    assert part[1:].data[0].tolist() == [3, 4]
+    assert CallbackLosses(function, n=2)[:3].rounds == 3
     if losses.compiled:
         gradient = np.empty(2)
         assert losses.fun(x, gradient, losses.data[0][2]) == table(3, x)[0]
@@ -331,3 +336,5 @@ def test_an_adversary_has_no_sum():
         losses.along(np.ones((5, 2)))
     with pytest.raises(ValueError, match="upto must be given"):
         CallbackLosses(drift, 2, oblivious=True).total(np.ones(2))
+    with pytest.raises(ValueError, match="rounds must end"):
+        CallbackLosses(drift, 2)[3:]

@@ -1,7 +1,12 @@
 """minimize_many: every row is what minimize gives for it alone."""
 
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
+import time
+import warnings
 
 import numba
 import numpy as np
@@ -9,7 +14,17 @@ import pytest
 from numba import njit
 from scipy.optimize import OptimizeWarning
 
-from numbelief import LAMB, AdaBelief, Adam, Momentum, minimize, minimize_many, per_row, schedules
+from numbelief import (
+    LAMB,
+    AdaBelief,
+    Adam,
+    loop,
+    minimize,
+    minimize_many,
+    native,
+    per_row,
+    schedules,
+)
 
 RANDOM = np.random.default_rng(3)
 STARTS = RANDOM.normal(size=(23, 4))
@@ -71,12 +86,9 @@ def check_rows(fun=rosen, X0=STARTS, args=(), row_args=lambda i: (), **call):
 BOUNDS = [(-1, 0.9)] * 4
 # Each kind of loop compiles for seconds: these share few.
 ROWS = [
-    (rule, dtype, bounds)
-    for dtype, bounds in ((np.float32, None), (np.float64, BOUNDS))
-    for rule in (AdaBelief(), AdaBelief(0.02), AdaBelief(schedules.cosine(0.05, 300)))
-]
-ROWS += [
-    (Momentum(), np.float32, BOUNDS),
+    (AdaBelief(), np.float32, BOUNDS),
+    (AdaBelief(0.02), np.float64, None),
+    (AdaBelief(schedules.cosine(0.05, 300)), np.float64, None),
     (LAMB(0.02, segments=(0, 2)), np.float64, BOUNDS),
 ]
 
@@ -147,8 +159,62 @@ def test_data_without_a_tuple():
 
 
 def test_bools_are_data():
+    @njit
+    def either(x, grad, flag):
+        goal = 1.0 if ~flag else 2.0
+        grad[:] = 2 * (x - goal)
+        return ((x - goal) ** 2).sum()
+
     flags = np.arange(23) % 2 == 0
-    check_rows(distance, STARTS, (per_row(flags),), lambda i: (flags[i],), jac="inplace")
+    check_rows(either, STARTS, (per_row(flags),), lambda i: (flags[i],), jac="inplace")
+
+
+@pytest.mark.parametrize("args", [((per_row(np.ones(23)), 3.0),), (1.0, [per_row(np.ones(23))])])
+def test_rows_inside_a_tuple_are_refused(args):
+    for call, start in ((minimize_many, STARTS), (minimize, STARTS[0])):
+        with pytest.raises(TypeError, match=rf"as a whole, not a part of args\[{len(args) - 1}\]"):
+            call(distance, start, args, jac="inplace")
+
+
+@njit
+def with_scratch(x, grad, scratch):
+    value = 0.0
+    for i in range(x.size):
+        scratch[0][i] = x[i] - 1
+    for _ in range(200):
+        for i in range(x.size):
+            value += scratch[0][i] ** 2 / 200
+    for i in range(x.size):
+        grad[i] = 2 * scratch[0][i]
+    return value
+
+
+def test_scratch_memory_is_for_one_thread():
+    """Threads once solved each other's rows."""
+    X0 = RANDOM.normal(size=(100, 50))
+    with pytest.warns(OptimizeWarning, match="fun writes to an argument") as caught:
+        many = minimize_many(with_scratch, X0, ((np.zeros(50),),), jac="inplace")
+    assert caught[0].filename == __file__
+    assert many.success.all()
+
+
+def test_an_objective_with_threads_of_its_own():
+    """Numba's workqueue ends the process where two threads start others at once."""
+    script = textwrap.dedent("""
+        import numba, numpy as np, numbelief
+        numba.config.THREADING_LAYER = "workqueue"
+        @numba.njit(parallel=True)
+        def fun(x, grad):
+            value = 0.0
+            for i in numba.prange(x.size):
+                value += x[i] * x[i]
+                grad[i] = 2 * x[i]
+            return value
+        X0 = np.random.default_rng(0).normal(size=(300, 200))
+        assert numbelief.minimize_many(fun, X0, jac="inplace").success.all()
+        assert numba.threading_layer() == "workqueue"
+    """)
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_data_of_more_dimensions():
@@ -164,6 +230,33 @@ def test_data_of_more_dimensions():
         quadratic, np.zeros((5, 2)), args, lambda i: (matrices[i], goals[i].copy()), jac=True
     )
     np.testing.assert_allclose(many.x, goals, atol=1e-3)
+
+
+SCHEDULES = {"own": schedules.cosine(0.05, 300, floor=0.01), "python": lambda t: 0.05 / (1 + t)}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_more_steps_than_rates_at_first(name):
+    """One rate for each of maxiter steps once took all memory."""
+    call = {"method": AdaBelief(SCHEDULES[name]), "jac": "inplace"}
+    check_rows(X0=STARTS[:5], **call, options={"maxiter": 3000, "gtol": 1e-300})
+    last = minimize_many(rosen, STARTS[:5], **call, options={"maxiter": 10**12, "maxtime": 0.2})
+    assert (last.nit > 0).all()
+
+
+def test_only_the_rates_that_rows_need():
+    asked = []
+    method = AdaBelief(lambda t: asked.append(t) or 0.1 * 0.99**t)
+    many = minimize_many(bowl, STARTS, method=method, jac="inplace", options={"maxiter": 10**6})
+    assert many.nit.max() <= len(asked) < 20_000
+    with pytest.raises(ValueError, match=r"learning_rate\(2000\)"):
+        method = AdaBelief(lambda t: 1e-9 if t < 2000 else -1.0)
+        minimize_many(rosen, STARTS, method=method, jac="inplace")
+
+
+@njit
+def bowl_value(x):
+    return ((x - 1) ** 2).sum()
 
 
 @njit
@@ -271,6 +364,55 @@ def endless(x, grad):
 SLOW = {"method": Adam(1e-9), "jac": "inplace"}
 
 
+@njit
+def slow(x, grad):
+    total = 0.0
+    for i in range(1_000_000):
+        total += np.sin(i * x[0])
+    grad[:] = 1.0
+    return x[0] + 1e-30 * total
+
+
+@pytest.mark.parametrize("method", [Adam(1e-9), AdaBelief()])
+def test_slow_rows_end_in_time(method):
+    """At 10 ms an evaluation; the clock once counted for every 1024th only."""
+    call = {"method": method, "jac": "inplace"}
+    minimize_many(slow, STARTS, **call, options={"maxiter": 0})  # compiles
+    started = time.perf_counter()
+    options = {"maxiter": 10**6, "maxtime": 0.2, "gtol": 0.0}
+    result = minimize_many(slow, STARTS, **call, options=options)
+    assert time.perf_counter() - started < 3
+    assert set(result.status) == {1}
+
+
+def test_an_exception_ends_the_other_rows():
+    @njit
+    def fails_late(x, grad, row, count):
+        count[0] += 1
+        if row == 1 and count[0] == 100:
+            raise ValueError("late")
+        grad[:] = 1.0
+        return x[0]
+
+    args = per_row(np.arange(2)), per_row(np.zeros((2, 1)))
+    with pytest.raises(ValueError, match="late") as caught:
+        minimize_many(fails_late, np.ones((2, 2)), args, **SLOW, options={"maxiter": 10**12})
+    assert caught.value.__notes__ == ["in row 1 of X0"]
+
+
+@pytest.mark.parametrize("where", [(native, "Objective"), (loop, "compile_rows")])
+def test_ctrl_c_while_it_compiles(where, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*where, interrupted)
+    if where[0] is loop:
+        monkeypatch.setattr(*where, lambda rule: interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        minimize_many(rosen, STARTS, jac="inplace")
+    assert set(caught.value.intermediate_result.status) == {-1}
+
+
 def test_ctrl_c_gives_the_rows_so_far():
     X0 = np.array([[0.0, 0.0]] + [[1.0, 0.0]] * 6)
 
@@ -329,6 +471,30 @@ def test_a_python_fun_says_once_that_it_is_slow(jac):
         assert_row(many, i, minimize(fun, STARTS[i], jac=jac))
 
 
+@njit
+def of_default(x, grad, goal=2.0):
+    grad[:] = 2 * (x - goal)
+    return ((x - goal) ** 2).sum()
+
+
+@pytest.mark.parametrize(
+    ("fun", "jac", "compiled", "said"),
+    [
+        (of_default, "inplace", None, "fun has a default, a star or a keyword"),
+        (of_default.py_func, "inplace", None, "fun is not compiled"),
+        (bowl_value, None, None, "jac=None takes finite differences"),
+        (bowl_value, "2-point", None, "jac='2-point' takes finite differences"),
+        (of_default, "inplace", False, None),
+    ],
+)
+def test_why_python_runs_the_rows(fun, jac, compiled, said):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert minimize_many(fun, STARTS[:2], jac=jac, options={"compiled": compiled}).success.all()
+    assert len(caught) == (said is not None)
+    assert said is None or said in str(caught[0].message)
+
+
 @pytest.mark.filterwarnings("ignore:fun is not compiled")
 def test_python_and_machine_code_agree():
     for fun, X0, args in ((rosen, STARTS, ()), (decay, np.ones((23, 2)), DATA)):
@@ -344,6 +510,8 @@ def test_python_and_machine_code_agree():
 @pytest.mark.parametrize("fun", [rosen, rosen_in_python], ids=["compiled", "python"])
 def test_no_time_at_all(fun):
     result = minimize_many(fun, STARTS, jac="inplace", options={"maxtime": 0.0})
+    for i, x0 in enumerate(STARTS):
+        assert_row(result, i, minimize(fun, x0, jac="inplace", options={"maxtime": 0.0}))
     assert set(result.status) == {1}
     np.testing.assert_array_equal(result.x, STARTS)
 
@@ -357,13 +525,15 @@ BAD = {
     "complex": (STARTS * 1j, {}, TypeError, "X0 must hold float32, float64 or integer"),
     "rows of data": (STARTS, {"args": (1.0, per_row(np.ones(22)))}, ValueError,
                      r"args\[1\] must have one row for each of the 23 rows of X0, got shape \(22,"),
-    "python jac": (STARTS, {"jac": lambda x: x}, TypeError, "jac must be compiled"),
+    "python jac": (STARTS, {"jac": lambda x: x}, TypeError, "jac is not compiled"),
+    "swapped bytes": (STARTS, {"args": per_row(np.zeros(23, ">f8"))}, TypeError,
+                      "per_row of an array of dtype >f8"),
     "bounds": (STARTS, {"bounds": [(0, 1)]}, ValueError, "one pair for each of 4"),
     "history": (STARTS, {"options": {"history": True}}, ValueError, "no option history"),
     "checkpoint": (STARTS, {"options": {"checkpoint": "a"}}, ValueError, "no option checkpoint"),
     "method": (STARTS, {"method": "nadam"}, ValueError, "unknown method 'nadam'"),
     "schedule": (STARTS, {"method": Adam(lambda t: -1.0)}, ValueError, "learning_rate\\(1\\)"),
-    "not compiled": (STARTS, {"options": {"compiled": True}, "jac": None}, TypeError, "compiled"),
+    "not compiled": (STARTS, {"options": {"compiled": True}, "jac": None}, TypeError, "finite"),
 }  # fmt: skip
 
 

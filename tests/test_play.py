@@ -1,11 +1,13 @@
 """play: the rounds of a game against a slow loop, known outcomes, and what ends a game."""
 
+import functools
+
 import numba
 import numpy as np
 import pytest
 
-from numbelief import AdaBelief, Adam, AMSGrad, Optimizer, online, schedules, sets
-from numbelief.online import environments, game
+from numbelief import SGD, AdaBelief, Adam, AMSGrad, Lookahead, Optimizer, online, schedules, sets
+from numbelief.online import environments, game, regret
 
 RANDOM = np.random.default_rng(0)
 FEATURES, LABELS = RANDOM.normal(size=(60, 3)), RANDOM.choice([-1.0, 1.0], 60)
@@ -198,6 +200,21 @@ def test_a_compiled_loss_that_is_not_finite():
     assert caught.value.intermediate_result.rounds == 7
 
 
+@pytest.mark.parametrize("given", [1.0, np.ones(1), np.ones((3, 1))], ids=np.shape)
+def test_a_compiled_gradient_of_another_shape(given):
+    """Numba would spread it over the coordinates."""
+
+    @numba.njit
+    def function(t, x):
+        return 0.5 * (x * x).sum(), given
+
+    losses = online.CallbackLosses(function, 3, 20, oblivious=True)
+    with pytest.raises(ValueError, match=r"shape \(3,\), got \(.*\) in round 1"):
+        online.play("ogd", losses, sets.Ball())
+    with pytest.raises(ValueError, match="gradient of the shape of x"):
+        losses.total(np.ones(3))
+
+
 LINEAR = GAMES["linear in a box"][0]
 
 
@@ -209,6 +226,12 @@ LINEAR = GAMES["linear in a box"][0]
         (("adam", LINEAR, sets.Ball(center=[0.0])), ValueError, "must have 3 coordinates"),
         (("adamm", LINEAR), ValueError, "unknown method 'adamm'"),
         (("hedge", LINEAR, sets.Ball()), ValueError, "Hedge plays on a Simplex"),
+        (("hedge", LINEAR, sets.Simplex(0.0)), ValueError, "total above 0"),
+        ((Lookahead(SGD(0.1)), LINEAR), TypeError, "without Lookahead"),
+        ((SGD(np.ones(3)), LINEAR), TypeError, "learning_rate must be a number or a schedule"),
+        ((online.OGD(learning_rate=np.ones(3)), LINEAR), TypeError, "learning_rate"),
+        (("ogd", environments.reddi_online, {"seed": 4}), TypeError, "parameter named seed"),
+        (("ogd", lambda a, b: LINEAR, {"seed": 4}), TypeError, "function of the seed.*'b'"),
         (("ogd", LINEAR), ValueError, "OGD needs a feasible_set with a diameter"),
         (("ogd", LINEAR, sets.HalfSpace([1.0, 1, 1], 0)), ValueError, "unbounded"),
         (("adam", LINEAR, None, {"rounds": 61}), ValueError, "at most the 60"),
@@ -231,6 +254,21 @@ def test_bad_arguments(arguments, error, message):
 def test_bad_bounds_of_ogd(value):
     with pytest.raises((TypeError, ValueError), match="G"):
         online.OGD(G=value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        environments.random_signs,
+        functools.partial(environments.random_signs, n=5),
+        lambda s: environments.random_signs(50, seed=s),
+        lambda seed: environments.random_signs(50, seed=seed),
+    ],
+)
+def test_a_seed_is_handed_over_as_the_seed(make):
+    expected = environments.random_signs(50, seed=4).losses.data[0]
+    result = online.play("ogd", make, seed=4, rounds=50)
+    np.testing.assert_array_equal(result.losses.data[0], expected)
 
 
 # ---- regret
@@ -261,6 +299,34 @@ def test_dynamic_regret():
     assert many.lower > one.lower
     with pytest.raises(ValueError, match="points or segments"):
         result.regret.dynamic()
+    for wrong in ([0, 10], [5, 200], [0, 201], [0, 100, 100, 200], [0], [0.0, 200.0]):
+        with pytest.raises(ValueError, match="from 0 to T = 200"):
+            result.regret.dynamic(segments=wrong)
+    short = online.play("ogd", drifting, rounds=30).regret
+    assert short.dynamic(segments=[0, 30]).lower == pytest.approx(short.final.lower)
+    with pytest.raises(ValueError, match="from 0 to T = 30"):
+        short.dynamic(segments=[0, 200])
+
+
+def halves(t, x):
+    return 0.5 * (x[0] - t % 2) ** 2, np.array([x[0] - t % 2])
+
+
+@pytest.mark.parametrize("function", [halves, numba.njit(halves)], ids=["Python", "compiled"])
+def test_dynamic_regret_of_callbacks(function):
+    table = online.SquaredLosses(np.arange(1, 51) % 2)
+    expected = online.play("ogd", table, sets.Box(-1, 1)).regret
+    losses = online.CallbackLosses(function, n=1, oblivious=True)
+    found = online.play("ogd", losses, sets.Box(-1, 1), rounds=50).regret
+    points, segments = np.full((50, 1), 0.25), [0, 7, 50]
+    assert found.dynamic(points) == pytest.approx(expected.dynamic(points))
+    low, high = found.dynamic(segments=segments)
+    assert low - 1e-9 <= expected.dynamic(segments=segments).lower <= high
+    adversary = online.CallbackLosses(function, n=1)
+    found = online.play("ogd", adversary, sets.Box(-1, 1), rounds=50).regret
+    for against in ({"points": points}, {"segments": segments}):
+        with pytest.raises(ValueError, match="oblivious=True"):
+            found.dynamic(**against)
 
 
 def test_the_slope_of_a_root():
@@ -270,6 +336,32 @@ def test_the_slope_of_a_root():
     assert 0.2 < slope.value < 0.8
 
 
-def test_no_regret_without_a_set():
-    with pytest.raises(ValueError, match="feasible_set"):
-        online.play("adam", LINEAR).regret  # noqa: B018
+def test_players_of_one_game_share_their_comparators(monkeypatch):
+    asked = []
+    monkeypatch.setattr(regret, "curve", lambda *given: asked.append(given) or online.curve(*given))
+    labels, place = LABELS.copy(), sets.Ball()
+    losses = online.LogisticLosses(FEATURES, labels)
+    one, two, short = (online.play("ogd", losses, place, rounds=T).regret for T in (60, 60, 40))
+    assert one.comparators is two.comparators and len(asked) == 2
+    alone = online.curve(losses, place, short.t)
+    assert [each.value for each in short.comparators] == [each.value for each in alone]
+    labels[:] = 1.0  # the losses are views of it
+    other = online.play("ogd", losses, place).regret
+    assert other.comparators[-1].value != one.comparators[-1].value
+
+
+def test_without_a_set_the_space_is_played_on():
+    squared = online.play("adam", online.SquaredLosses(FEATURES)).regret
+    best = squared.comparators[-1]
+    np.testing.assert_allclose(best.x, FEATURES.mean(axis=0))
+    assert squared.final.lower == squared.final.upper and not squared.unknown
+
+
+@pytest.mark.parametrize("place", [None, sets.HalfSpace([1.0, 1, 1], 1)], ids=["none", "unbounded"])
+def test_what_has_no_best_point_can_be_printed(place):
+    result = online.play("adam", LINEAR, place)
+    assert result.regret.final == (-np.inf, np.inf)
+    assert np.isnan(result.regret.slope.value)
+    text = str(result)
+    assert text.startswith(f"Adam: 60 rounds, loss {result.loss.sum():.6g}\n")
+    assert "no best fixed point: " in text and "without end" in text

@@ -112,7 +112,13 @@ def test_an_unbounded_set_has_no_certificate():
     losses = online.SquaredLosses(np.ones((20, 2)))
     method = online.OGD(learning_rate=0.5)
     result = online.play(method, losses, sets.HalfSpace([1.0, 0.0], 0.5))
-    assert list(lines(result.plot()[0])) == ["regret"]
+    axes, _ = result.plot()
+    assert list(lines(axes)) == ["regret"]
+    assert "no certificate: a bound needs" in axes.figure.get_suptitle()
+    linear = online.play(method, online.LinearLosses(np.ones((20, 2))), result.feasible_set)
+    for drawn in (linear.plot(), online.compare([linear]).plot()):
+        assert "no best fixed point" in drawn[0].figure.get_suptitle()
+        drawn[0].figure.canvas.draw()
 
 
 def test_regret_below_0_is_not_drawn():

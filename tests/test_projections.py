@@ -390,11 +390,10 @@ def test_a_product_is_its_parts(dtype):
     np.testing.assert_allclose(x[3:5], Ball().project(y[3:5], a[3:5]), **close)
     np.testing.assert_allclose(x[5:6], Box(0, 1).project(y[5:6]), **close)
     expected = [1, 1, 1, 2, 2, 1, 1, 1]
-    np.testing.assert_array_equal(s.diameter(), expected)
+    np.testing.assert_allclose(s.diameter(), expected, rtol=1e-12)
     assert s.diameter(norm=2) == pytest.approx(np.sqrt(2 + (4 + 1) + 2))
     g = np.array([3, 1, 2, 0.6, 0.8, 1, 0, 0.0])
-    with pytest.raises(NotImplementedError, match="flat faces only, got Ball, Box"):
-        s.linear_minimum(g)
+    np.testing.assert_allclose(s.linear_minimum(g), [0, 1, 0, -0.6, -0.8, 0, 0, 0], atol=1e-12)
     np.testing.assert_allclose(inner.linear_minimum(g[3:6]), [-0.6, -0.8, 0])
 
 
@@ -431,19 +430,78 @@ def test_intersections_against_slsqp(metric):
 def test_an_empty_intersection_says_so():
     with pytest.raises(ValueError, match="empty intersection"):
         Intersection(Box(0, 1), HalfSpace([1.0, 1.0], -1.0)).project([0.0, 0.0])
-    with pytest.raises(ValueError, match=r"residual is .* no point in common"):
+    with pytest.raises(ValueError, match=r"empty intersection"):
         Intersection(Ball(), Ball(1.0, [3.0, 0.0])).project([0.0, 0.0])
+    apart = Intersection(Ball(), Ball(1.0, [1.5, 1.5]))
+    with pytest.raises(ValueError, match=r"residual is .* no point in common"):
+        apart.project([0.0, 0.0])
     x = np.zeros(2)
-    assert Intersection(Ball(), Ball(1.0, [3.0, 0.0])).projector(2, np.float64)(x, x + 1) > 0.1
+    assert apart.projector(2, np.float64)(x, x + 1) > 0.05
+    for s in (Intersection(Box(0, 1), Box(2, 3)), Intersection(Box(0, 1), HalfSpace([1, 1], -1))):
+        with pytest.raises(ValueError, match="empty intersection"):
+            s.diameter(2)
 
 
 def test_an_intersection_never_stops_early_in_silence():
-    thin = Intersection(HalfSpace([0.01, 1.0], 0.0), HalfSpace([0.01, -1.0], 0.0), maxiter=300)
-    tangent = Intersection(Ball(), HalfSpace([-1.0, 0.0], -1.0), maxiter=3000)
-    for s in (thin, tangent, Product([Simplex(), thin], [1, 2])):
-        y = [1.0, 1e-3] if s.size == 2 else [0.0, 1.0, 1e-3]
+    early = Intersection(Ball(), HalfSpace([-1.0, 0.1], -0.9), maxiter=5)
+    for s in (early, Product([Simplex(), early], [1, 2])):
+        y = [1.0, 3.0] if s.size == 2 else [0.0, 1.0, 3.0]
         with pytest.warns(RuntimeWarning, match="not converged after .* the residual is"):
             s.project(y)
+
+
+DISK = Intersection(Ball(), HalfSpace([1.0, 0.0], 0.5))
+CAPPED = Intersection(Simplex(), Box(0, 0.6))
+
+
+@pytest.mark.parametrize(
+    ("s", "y", "expected"),
+    [
+        (CAPPED, [1e5, -5.0, -1e5], [0.6, 0.4, 0.0]),
+        (CAPPED, [100.0, 0.3, -5.0], [0.6, 0.4, 0.0]),
+        (CAPPED, [1e15, -5.0, 1.0], [0.6, 0.0, 0.4]),
+        *((DISK, [far, far], [0.5, 0.75**0.5]) for far in (1.0, 1e3, 1e6, 1e12)),
+        (Product([DISK, Box(-1, 1)], [2, 1]), [1e6, 1e6, 0.0], [0.5, 0.75**0.5, 0.0]),
+        (
+            Intersection(Ball(), HalfSpace([-1.0, 0.0], -(1 - 1e-9))),
+            [0.0, 3.0],
+            [1 - 1e-9, (2e-9 - 1e-18) ** 0.5],
+        ),
+        (Intersection(HalfSpace([1, 1], 0), HalfSpace([1, -1], 0)), [5.0, 0.0], [0.0, 0.0]),
+        (Intersection(HalfSpace([0.01, 1], 0), HalfSpace([0.01, -1], 0)), [1.0, 1e-3], [0.0, 0.0]),
+    ],
+)
+def test_intersections_from_afar(s, y, expected):
+    x = check_everywhere(s, np.array(y), None)
+    np.testing.assert_allclose(x, expected, rtol=1e-6, atol=2e-9)
+
+
+def test_an_intersection_keeps_its_points_of_float32():
+    s = Intersection(Ball(), HalfSpace([1.0, 0.7, 0.3], 0.4))
+    check_everywhere(s, np.array([4.7504187, 3.9610829, 1.9000579], np.float32), None)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.1, 10.0, 1e5]), st.sampled_from([0, 2]))
+def test_intersections_of_anything(seed, far, spread):
+    """Around a common ball: feasible, idempotent, the same from a nearer point, and nearest."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(2, 7))
+    c, b = rng.standard_normal((2, n))
+    size = np.linalg.norm(b)
+    parts = [
+        Ball(size + 0.2, b), L1Ball(np.abs(c).sum() + 1, c), HalfSpace(c, 0.1), Box(-0.3, 0.5),
+        Affine(rng.standard_normal((1, n)), 0.0), BoxHyperplane(-0.2, 0.4, b, 0.0),
+        Product([Ball(0.2), Box(-0.1, 1)], [1, n - 1]),
+    ]  # fmt: skip
+    s = Intersection(*(parts[i] for i in rng.choice(len(parts), 3, replace=False)))
+    y, a = far * rng.standard_normal(n), 10 ** rng.uniform(-spread, spread, n)
+    x = check_everywhere(s, y, a)
+    close = {"rtol": 1e-7, "atol": 1e-9 + 1e-13 * far}
+    np.testing.assert_allclose(s.project(x + 0.1 * (y - x), a), x, **close)
+    back = a * (y - x)
+    best = s.linear_minimum(-back)
+    assert back @ (best - x) <= 1e-8 * np.linalg.norm(back)
 
 
 # ---- diameters and linear minimization -----------------------------------------------------------
@@ -459,7 +517,9 @@ def test_diameters():
         BoxHyperplane(0, np.inf, [1, 2], 4): [4, 2, np.sqrt(20), 4],
         BoxHyperplane(0, 1, [1, 1], 0.5, False): [0.5, 0.5, np.sqrt(0.5), 0.5],
         BoxHyperplane([0, -np.inf], [1, np.inf], [1, 1], 0): [1, 1, np.sqrt(2), 1],
-        Intersection(Ball(), Box(0, 5)): [2, 2, 2, 2],
+        Intersection(Ball(), Box(0, 5)): [1, 1, np.sqrt(2), 1],
+        Intersection(Ball(), HalfSpace([1.0, 0.0], 0.5)): [1.5, 2, 2, 2],
+        Intersection(Box(0, 1), Box(0.5, 3)): [0.5, 0.5, np.sqrt(0.5), 0.5],
         Intersection(HalfSpace([1, 1], 1), Box(0, np.inf)): [1, 1, np.sqrt(2), 1],
     }
     for s, (first, second, euclidean, largest) in cases.items():
@@ -516,6 +576,48 @@ def test_linear_minimization_of_unbounded_and_joint_sets():
     np.testing.assert_allclose(
         Product([diamond, Box(0, 1)], [2, 1]).linear_minimum([-0.1, -1.0, 1.0]), [0.5, 1, 0]
     )
+
+
+def test_linear_minima_of_sets_of_any_size():
+    tiny = BoxHyperplane(0, np.inf, [1.0, 1.0, 1.0], 1e-9)
+    np.testing.assert_allclose(tiny.linear_minimum([3.0, 1.0, 2.0]), [0, 1e-9, 0], rtol=1e-12)
+    for size in (1e-8, 1e21):
+        s = Intersection(Box(0, size), HalfSpace([1.0, 1.0], size))
+        np.testing.assert_allclose(s.linear_minimum([-1.0, -2.0]), [0, size], atol=1e-12 * size)
+        s = Intersection(Box(0, np.inf), HalfSpace([1.0, 1.0], size))
+        np.testing.assert_allclose(s.linear_minimum([-1.0, -2.0]), [0, size], atol=1e-12 * size)
+    line = BoxHyperplane(-np.inf, np.inf, [1.0, 2.0], 5.0)
+    assert line.linear_minimum([1.0, 2.0]) @ [1, 2] == pytest.approx(5)
+    with pytest.raises(ValueError, match="g must have a minimum"):
+        line.linear_minimum([1.0, 2.5])
+    half = BoxHyperplane([-np.inf, 0], [1, np.inf], [1.0, 1.0], 2.0, False)
+    np.testing.assert_allclose(half.linear_minimum([-2.0, -1.0]), [1, 1])
+    with pytest.raises(ValueError, match="g must have a minimum"):
+        half.linear_minimum([1.0, -1.0])
+
+
+def test_a_round_linear_minimum_is_proved():
+    for g in np.random.default_rng(0).standard_normal((20, 2)):
+        x, slack = DISK._least(g)
+        at = np.linspace(0, 2 * np.pi, 100_001)
+        points = np.stack([np.cos(at), np.sin(at)])
+        points = np.hstack([points[:, points[0] <= 0.5], [[0.5, 0.5], [0.75**0.5, -(0.75**0.5)]]])
+        assert DISK.contains(x)
+        assert 0 <= slack <= 1e-12
+        assert g @ x - slack <= (g @ points).min() <= g @ x + 1e-8
+
+
+@pytest.mark.parametrize(
+    ("A", "y", "a"),
+    [
+        ([[1.0, 2.0], [3.0, -1.0]], [5.0, 7.0], [1e-16, 1e16]),
+        ([[1.0, 2.0, 1.0], [3.0, -1.0, 0.5]], [5.0, 7.0, 1.0], [1e16, 1e16, 1e-16]),
+    ],
+)
+def test_equations_in_metrics_that_hide_one(A, y, a):
+    s = Affine(A, [1.0, 1.0])
+    assert s.contains(s.project(y, a))
+    assert_nearest(s, np.array(y), np.array(a), ulps=1024)
 
 
 # ---- what sets refuse ----------------------------------------------------------------------------

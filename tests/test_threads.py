@@ -52,8 +52,10 @@ THREADS = """
 """
 
 
-@pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("layer", ["default", "workqueue", "omp"])
+@pytest.mark.parametrize(
+    ("layer", "warm"),
+    [("default", False), ("workqueue", False), ("workqueue", True), ("omp", True)],
+)
 def test_several_python_threads(layer, warm):
     check(f"    warm = {warm}\n" + THREADS, NUMBA_THREADING_LAYER=layer)
 
@@ -68,9 +70,13 @@ def test_workqueue_in_one_thread():
     )
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-@pytest.mark.parametrize("layer", ["default", "workqueue"])
-@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize(
+    ("method", "layer", "warm"),
+    [
+        ("fork", "default", False), ("fork", "default", True), ("fork", "workqueue", False),
+        ("fork", "workqueue", True), ("spawn", "default", True), ("forkserver", "workqueue", True),
+    ],
+)  # fmt: skip
 def test_child_processes(method, layer, warm, tmp_path):
     script = tmp_path / "script.py"
     body = f"""
@@ -114,7 +120,9 @@ def test_no_place_for_the_cache(tmp_path):
         for locator in caching.CacheImpl._locator_classes:
             locator.ensure_cache_path = lambda self: (_ for _ in ()).throw(OSError("read-only"))
         assert run("parallel", n=1000) == run("serial", n=1000)
-        res = numbelief.minimize(lambda x: float(x @ x), [1.0, 2.0], jac=lambda x: 2 * x)
+        res = numbelief.minimize(
+            lambda x: float(x @ x), [1.0, 2.0], jac=lambda x: 2 * x, method=AdaBelief(0.01)
+        )
         assert res.fun < 5
         print("ok")
         """,

@@ -42,8 +42,13 @@ WOOD = np.array([-3.0, -1.0, -3.0, -1.0])
 # ---- what it computes
 
 
-@pytest.mark.parametrize("bounded", [False, True], ids=["free", "bounded"])
-@pytest.mark.parametrize("name", ["SGD", "Momentum", "Adagrad", "Adam", "AdaBelief", "LAMB"])
+@pytest.mark.parametrize(
+    ("name", "bounded"),
+    [
+        *((name, False) for name in ("SGD", "Momentum", "Adagrad", "Adam", "AdaBelief", "LAMB")),
+        *((name, True) for name in ("SGD", "AdaBelief", "LAMB")),
+    ],
+)
 def test_against_the_oracle(name, bounded):
     rule = BUILT_IN[name.lower()]()
     steps = 12  # then two roundings have drifted apart
@@ -106,8 +111,8 @@ def test_every_rule_solves_ordinary_problems(method, problem):
 
 
 def test_the_table_is_solved():
-    """Half of the data profile at 4,000 gradients; the share of L-BFGS-B in all is 134 of 142."""
-    some = TABLE[::2]
+    """A part of the data profile at 4,000 gradients; of all, L-BFGS-B solves 134 of 142."""
+    some = TABLE[::4]
     solved = 0
     for problem in some:
         first = problem.fun(problem.x0.copy(), np.empty(problem.x0.size), *problem.args)
@@ -131,12 +136,12 @@ def test_single_precision():
 # ---- units
 
 
-def path(fun_unit=1.0, x_unit=1.0, method="adabelief", x0=WOOD, **options):
+def path(fun_unit=1.0, x_unit=1.0, method="adabelief", x0=WOOD, offset=0.0, **options):
     """The values of the first iterations, in the units of the original problem."""
 
     def scaled(x):
         value, grad = wood(x / x_unit)
-        return fun_unit * value, fun_unit / x_unit * grad
+        return fun_unit * (value - offset), fun_unit / x_unit * grad
 
     options = {"maxiter": 15, "history": True, "gtol": 0.0, **options}
     result = minimize(scaled, x0 * x_unit, jac=True, method=method, options=options)
@@ -158,6 +163,22 @@ def test_powers_of_two_change_no_bit():
 def test_units_do_not_matter_from_zero(units):
     start = np.zeros(4)
     np.testing.assert_allclose(path(*units, x0=start), path(x0=start), rtol=1e-3, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", sorted({*BUILT_IN} - {"lamb"}))
+@pytest.mark.parametrize("units", [(1e6, 1.0), (1e-6, 1.0), (1.0, 1e3), (1.0, 1e-3)])
+def test_units_do_not_matter_where_all_is_zero(units, method):
+    """At x = 0 with fun = 0, where only the curvature has a unit of length."""
+    zero = {"x0": np.zeros(4), "offset": wood(np.zeros(4))[0], "method": method}
+    np.testing.assert_allclose(path(*units, **zero), path(**zero), rtol=1e-3, atol=1e-9)
+
+
+def test_a_straight_start_from_zero():
+    def straight(x):
+        return -x.sum(), -np.ones(3)
+
+    result = minimize(straight, np.zeros(3), jac=True, bounds=[(-1, 1e4)] * 3)
+    np.testing.assert_array_equal(result.x, 1e4)
 
 
 # ---- safety

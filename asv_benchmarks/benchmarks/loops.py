@@ -2,7 +2,7 @@
 
 import os
 import time
-from functools import cache
+from functools import cache, partial
 
 import numba
 import numpy as np
@@ -132,12 +132,28 @@ def jax_rosenbrock(x):
     return ((1 - a) ** 2 + 100 * (b - a**2) ** 2).sum()
 
 
-def nanoseconds(make, n: int, iterations: int, rounds: int = 9) -> float:
-    """Time of an iteration: the difference of a long and a short run, without their overhead."""
-    run = make(n)
-    steps = {"long": lambda: run(11 * iterations), "short": lambda: run(iterations)}
+LOOPS = {
+    "numbelief": whole_loop,
+    "jax": optax_loop,
+    "jax that looks": optax_loop_that_looks,
+    "torch": torch_loop,
+}
+
+
+def nanoseconds(names: list[str], n: int, iterations: int, rounds: int) -> dict[str, np.ndarray]:
+    """Time of an iteration of each loop, in turns: of a long run less that of a short one."""
+    steps = {}
+    counts = {}
+    for name in names:
+        run = LOOPS[name](n)
+        counts[name] = count = 100 if name == "torch" else iterations
+        steps[name, "long"] = partial(run, 11 * count)
+        steps[name, "short"] = partial(run, count)
     seconds = side_by_side(steps, calls=1, rounds=rounds, pause=0)
-    return 1e9 * float(np.median(seconds["long"] - seconds["short"])) / (10 * iterations)
+    return {
+        name: 1e9 * (seconds[name, "long"] - seconds[name, "short"]) / (10 * counts[name])
+        for name in names
+    }
 
 
 # ---- a new objective
@@ -297,7 +313,8 @@ class WholeLoop:
     unit = "ns"
 
     def track_iteration(self, n):
-        return nanoseconds(whole_loop, n, max(1000, 2_000_000 // (n + 20)))
+        times = nanoseconds(["numbelief"], n, max(1000, 2_000_000 // (n + 20)), 9)
+        return float(np.median(times["numbelief"]))
 
 
 class NewObjective:

@@ -28,7 +28,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # as asv does
 
 import numbelief
-from benchmarks import loops, online, sets
+from benchmarks import loops, online, sets, stochastic
 from benchmarks.common import (
     Step,
     first_call,
@@ -38,6 +38,7 @@ from benchmarks.common import (
     side_by_side,
     traffic,
 )
+from benchmarks.kernels import lookahead_steps
 from benchmarks.minimize import lbfgsb, run
 
 RATE, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8
@@ -262,24 +263,26 @@ def second_process(quick: bool) -> Iterator[Row]:
 
 
 def whole_loops(quick: bool) -> Iterator[Row]:
-    jax, torch = (importlib.util.find_spec(name) for name in ("optax", "torch"))
+    others = {
+        "jax": "the same: times faster than `jax.lax.while_loop` around optax",
+        "jax that looks": "the same, where that loop has the value, best point and test, too",
+        "torch": "the same: times faster than a PyTorch loop around Adam",
+    }
+    needs = {"jax": "optax", "jax that looks": "optax", "torch": "torch"}
+    others = {name: work for name, work in others.items() if importlib.util.find_spec(needs[name])}
     for n in loops.SIZES:
+        if n > 2:
+            others.pop("torch", None)
         iterations = 1000 if quick else max(1000, 2_000_000 // (n + 20))
-        ours = loops.nanoseconds(loops.whole_loop, n, iterations)
+        times = loops.nanoseconds(["numbelief", *others], n, iterations, 1 if quick else 15)
         work = f"whole loop compiled, AdaBelief on Rosenbrock, n = {n}: an iteration"
+        ours = float(np.median(times["numbelief"]))
         yield Row(work, "", ours, "ns", at_most=60 if n == 2 else None)
-        if jax:
-            theirs = loops.nanoseconds(loops.optax_loop, n, iterations)
-            work = "the same: times faster than `jax.lax.while_loop` around optax"
-            yield Row(work, f"{ours:.3g} against {theirs:.3g} ns", theirs / ours, at_least=1.5)
-            theirs = loops.nanoseconds(loops.optax_loop_that_looks, n, iterations)
-            work = "the same, where that loop has the value, best point and test of ours, too"
-            yield Row(work, f"{ours:.3g} against {theirs:.3g} ns", theirs / ours)
-        if torch and n == 2:
-            theirs = loops.nanoseconds(loops.torch_loop, n, 100)
-            work = "the same: times faster than a PyTorch loop around Adam"
-            yield Row(work, f"{ours:.3g} ns against {theirs / 1e3:.3g} µs", theirs / ours,
-                      at_least=1000)  # fmt: skip
+        for name, work in others.items():
+            theirs = float(np.median(times[name]))
+            measured = f"{ours:.3g} against {theirs:,.3g} ns"
+            least = {"jax": 1.5, "torch": 1000}.get(name)
+            yield Row(work, measured, ratio(times, name, "numbelief"), at_least=least)
     loops.new_objective()
     beyond = statistics.median(loops.new_objective() for _ in range(5))
     work = "a new objective after the first: beyond compiling the objective itself"
@@ -349,9 +352,54 @@ def games(quick: bool) -> Iterator[Row]:
             yield slower(seconds, "regret", "play", work)
 
 
+def batches(quick: bool) -> Iterator[Row]:
+    makers = {
+        "numbelief": ("numbelief", stochastic.numbelief_epochs),
+        "torch": ("torch", stochastic.torch_epochs),
+        "scikit-learn": ("sklearn", stochastic.sklearn_epochs),
+    }
+    steps = {
+        name: make() for name, (needs, make) in makers.items() if importlib.util.find_spec(needs)
+    }
+    seconds = side_by_side(steps, calls=1, rounds=1 if quick else 9)
+    seconds = {name: each / stochastic.EPOCHS for name, each in seconds.items()}
+    work = (
+        "an epoch of softmax regression, 5,000 x 784 float32, batch 128, AdaBelief in machine "
+        "code: times faster than PyTorch with `Adam(fused=True)`"
+    )
+    if "torch" in seconds:
+        yield faster(seconds, "numbelief", "torch", work, at_least=2)
+    if "scikit-learn" in seconds:
+        work = "the same: times faster than scikit-learn's SGDClassifier"
+        yield faster(seconds, "numbelief", "scikit-learn", work)
+    steps = stochastic.gathering(2_000 if quick else 100_000)
+    seconds = side_by_side(steps, calls=1, rounds=1 if quick else 9)
+    work = "an epoch of random batches of 128 out of 1e5 x 784 float32: over copies in order"
+    yield slower(seconds, "gathered", "shuffled copy", work, at_most=1.3)
+    size = 0.3 if quick else 8.0
+    work = f"an epoch over a memory-mapped file of {size:g} GB: added to the peak of the process"
+    yield Row(work, "", stochastic.mapped_peak(size), "MB", at_most=1000)
+    seconds = side_by_side(stochastic.network(), calls=1 if quick else 10, rounds=1 if quick else 9)
+    share = ratio(seconds, "optimizer", "step")
+    work = "the optimizer's share of a step of a NumPy network with two layers of 1000 units"
+    yield Row(work, "", share, at_most=0.1)
+
+
+def lookahead(quick: bool) -> Iterator[Row]:
+    n = 200_000 if quick else 20_000_000
+    for name in ("AdaBelief", "Adam"):
+        steps = lookahead_steps(name.lower(), n)
+        seconds = side_by_side(steps, calls=5, rounds=1 if quick else 9)
+        work = (
+            f"{name} with Lookahead, k = 5, float32, n = {n:.0e}: a step, averaged, over that of "
+            "the rule alone"
+        )
+        yield slower(seconds, "lookahead", "inner", work, at_most=1.15)
+
+
 TABLE = (
     large_steps, small_steps, crossover, minimize_overhead, second_process, whole_loops, many,
-    projections, games,
+    projections, games, lookahead, batches,
 )  # fmt: skip
 
 

@@ -29,7 +29,9 @@ from numpy.typing import NDArray
 from numbelief import kernels
 from numbelief.checks import as_array
 from numbelief.online import game, losses
+from numbelief.online.comparators import reach
 from numbelief.online.play import OGD, Hedge
+from numbelief.online.regret import SPACE
 from numbelief.rules import SGD, AdaBelief, Adagrad, Adam, Rule
 from numbelief.sets import Box
 
@@ -171,8 +173,10 @@ def bound(
     at = () if comparator is None else (comparator,)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         statement, terms, assumptions = found.function(audit, variant == "printed", *at)
+        # Where a step underflows, the difference of two weights is none of numbers.
+        terms = {name: np.where(np.isnan(term), inf, term) for name, term in terms.items()}
         value = np.sum(list(terms.values()), axis=0)
-        trivial = (audit.extent(comparator is not None) * audit.row(game.G1)).sum(1)
+        trivial = _product(audit.extent(comparator is not None), audit.row(game.G1)).sum(1)
     return Bound(
         theorem, variant, statement, audit.t, value, terms, trivial, (_convex(audit), *assumptions)
     )
@@ -201,7 +205,7 @@ class Audit:
         self._figures = tables[1]
         self._slots = tables[2].reshape(len(self.t), -1, n)
         self.method: Any = result.method
-        self.place: Any = result.feasible_set
+        self.place: Any = result.feasible_set or SPACE
         self.rule: Any = player.rule
         self.decay = float(player.decay)
         self.beta1 = float(getattr(self.rule, "beta1", 0.0))
@@ -229,17 +233,19 @@ class Audit:
         """
         try:
             return np.asarray(self.place.diameter(self.n))
-        except (ValueError, AttributeError):
+        except (ValueError, NotImplementedError) as error:
             if unbounded:
                 return np.full(self.n, inf)
-            if self.place is None:
-                raise ValueError("a bound needs a feasible_set with a diameter, got none") from None
-            raise
+            raise ValueError(f"a bound needs a feasible_set with a diameter: {error}") from None
+
+    def length(self) -> float:
+        """The Euclidean diameter of the set."""
+        self.extent()
+        return float(self.place.diameter(self.n, norm=2))
 
     def rates(self) -> Vector:
         """The learning rates of the rounds."""
-        rates: Vector = game.rates(self.player.schedule, 1, self.result.rounds)
-        return rates
+        return kernels.tabulate(self.player.schedule, 1, self.result.rounds)
 
     def at(self, curve: Vector) -> Vector:
         """A curve over all rounds, at the checkpoints."""
@@ -250,6 +256,19 @@ class Audit:
     def alpha(self) -> float:
         """The rate of the first round, alpha of a schedule alpha / sqrt(t)."""
         return float(self.rates()[0])
+
+
+def _product(*factors: Any) -> Any:
+    """A product in which 0 times infinity is 0: nothing is at stake there, whatever the weight."""
+    product: Any = np.float64(1.0)
+    for factor in factors:
+        product = np.where((product == 0) | (np.asarray(factor) == 0), 0.0, product * factor)
+    return product
+
+
+def _inverse(value: Any) -> Any:
+    """1 / value, infinite at 0."""
+    return np.float64(1.0) / np.asarray(value, dtype=np.float64)
 
 
 # ---- assumptions -------------------------------------------------------------------------------
@@ -274,7 +293,8 @@ def _metric(run: Audit) -> Assumption:
     """Whether x_{t+1} is the projection of the step: whether no point of F is nearer in 1/eta.
 
     For that to be so, the gradient H (x_{t+1} - x_t) + m_t of the distance must have its minimum
-    over F at x_{t+1}.
+    over F at x_{t+1}. On a set that does not tell where this is, or not exactly, the step is taken
+    again.
     """
     name = "projected in the metric of the step"
     weights, direction = run.row(game.WEIGHT), run.row(game.DIRECTION)
@@ -282,19 +302,23 @@ def _metric(run: Audit) -> Assumption:
     moves = run.row(game.STEP) > 0
     force = np.where(moves, weights * (after - before) + direction, 0.0)
     size = weights * (abs(after) + abs(before)) + abs(direction)
-    worst = 0.0
+    worst, seen = 0.0, "no point is nearer, within {:.2g} of the terms"
     try:
         for f, s, x in zip(force, size, after, strict=True):
-            if run.place is None:
-                gap, unit = abs(f).max(), s.max()
-            else:
-                y = run.place.linear_minimum(f)
-                gap, unit = f @ (x - y), s @ (abs(x) + abs(y))
+            y = run.place.linear_minimum(f)
+            gap, unit = f @ (x - y), s @ (abs(x) + abs(y))
             worst = max(worst, float(gap / unit) if unit > 0 else 0.0)
-    except ValueError:
-        return Assumption(name, False, "not checked: the set is unbounded there")
+    except (ValueError, NotImplementedError):
+        worst = inf
+    if worst > _ROUNDING:
+        metric = np.where(weights > 0, weights, 1.0)
+        goals = np.where(moves, before - run.row(game.STEP) * direction, before)
+        again = np.array([run.place.project(y, h) for y, h in zip(goals, metric, strict=True)])
+        unit = np.maximum(abs(before), abs(after)).max(1)
+        worst = float(np.max(abs(after - again).max(1) / (unit + 1e-300)))
+        seen = "the projection is the same, within {:.2g} of the point"
     decays = not kernels.never_decays(run.rule)
-    seen = f"at {len(run.t)} rounds no point is nearer, within {worst:.2g} of the terms"
+    seen = f"at {len(run.t)} rounds " + seen.format(worst)
     if isinstance(run.place, Box):
         seen += "; a box has the same projection in all diagonal metrics"
     if decays:
@@ -306,13 +330,14 @@ def _moving(run: Audit) -> Assumption:
     count = int(run.figure(game.FROZEN)[-1])
     name = "no coordinate held by a step of 0"
     if isinstance(run.place, Box):
-        return Assumption(name, True, "on a box it plays by itself, and its |m_i| D_i is counted")
+        return Assumption(name, True, "on a box each coordinate plays by itself")
     return Assumption(name, count == 0, f"{count} rounds with such a coordinate")
 
 
 def _shrinking(run: Audit) -> Assumption:
+    """Whether the weights, which are infinite where a step is 0 along a direction, never fell."""
     shrinks = run.figure(game.WEIGHTS_GROW)[-1] == 1
-    seen = "none in any round" if shrinks else "some in some round"
+    seen = "none grew in any round" if shrinks else "some grew in some round"
     return Assumption("steps never grow", bool(shrinks), seen)
 
 
@@ -337,9 +362,10 @@ def _fading_rate(run: Audit) -> Assumption:
 
 
 def _steps(run: Audit, name: str, weights: Vector, slack: float = _ROUNDING) -> Assumption:
-    """Whether the steps were 1 / weights."""
+    """Whether the steps were 1 / weights, where there was a direction to step along."""
     steps = run.row(game.STEP)
-    off = float(np.max(abs(weights * steps - 1), where=steps > 0, initial=0.0))
+    asked = (steps > 0) | (run.row(game.DIRECTION) != 0) & np.isfinite(weights)
+    off = float(np.max(abs(weights * steps - 1), where=asked, initial=0.0))
     return Assumption(f"steps {name}", off <= slack, f"off by at most {off:.2g} of their size")
 
 
@@ -418,7 +444,7 @@ def certificate(run: Audit, printed: bool, comparator: Any = None) -> Findings:
             "+ beta / (1 - beta) sum D |m_T|"
         )
         terms = {
-            "variation": 0.5 * (D**2 * run.row(game.VARIATION)).sum(1),
+            "variation": 0.5 * _product(D**2, run.row(game.VARIATION)).sum(1),
             "steps": steps,
             "momentum": b * (D * abs(m)).sum(1),
         }
@@ -440,7 +466,7 @@ def certificate(run: Audit, printed: bool, comparator: Any = None) -> Findings:
             terms["gap"] = gap
     idle = run.row(game.IDLE)
     if idle.any():
-        terms["idle"] = np.where(idle > 0, D * idle, 0.0).sum(1)
+        terms["idle"] = _product(D, idle).sum(1)
     return statement, terms, [_constant_beta1(run), _average(run), _metric(run), _moving(run)]
 
 
@@ -451,7 +477,7 @@ def _points(run: Audit, comparator: Any) -> tuple[Vector, Vector]:
         x = as_array(comparator, "comparator").astype(np.float64)
         if x.shape != (run.n,):
             raise ValueError(f"comparator must have shape ({run.n},), got {x.shape}")
-        if not np.isfinite(x).all() or not (run.place is None or run.place.contains(x)):
+        if not np.isfinite(x).all() or not run.place.contains(x):
             raise ValueError(f"comparator must be a point of the feasible set, got {comparator!r}")
         return x[None], none
     if comparator != "best":
@@ -460,7 +486,12 @@ def _points(run: Audit, comparator: Any) -> tuple[Vector, Vector]:
     if found:
         return np.array([each.x for each in found]), np.array([each.gap for each in found])
     _, _, gradients = run.result.linearized
-    return np.array([run.place.linear_minimum(g) for g in gradients]), none
+    try:
+        points = [run.place.linear_minimum(g) for g in gradients]
+    except NotImplementedError as error:
+        raise ValueError(f"comparator must be a point here, not 'best': {error}") from None
+    gaps = [reach(run.place, g, x) for g, x in zip(gradients, points, strict=True)]
+    return np.array(points), np.array(gaps)
 
 
 # ---- gradient descent and Adagrad --------------------------------------------------------------
@@ -495,8 +526,7 @@ def ogd(run: Audit, printed: bool) -> Findings:
     2003, theorem 1; with D and G, E. Hazan, "Introduction to online convex optimization", 2016,
     theorem 3.1; without G, F. Orabona, arXiv 1912.13213, theorem 4.14.
     """
-    run.extent()
-    D = float(run.place.diameter(run.n, norm=2))
+    D = run.length()
     seen, root = run.figure(game.LONGEST), np.sqrt(run.t)
     own = OGD()
     if isinstance(run.method, OGD) and run.method.learning_rate is None:
@@ -522,20 +552,20 @@ def ogd(run: Audit, printed: bool) -> Findings:
         most = np.maximum(own.G, seen)
         statement = "R(T) <= 3/2 G D sqrt(T), or with the largest gradient for G if that is larger"
         terms = {
-            "distance": D**2 * own.G / (2 * step) * root,
+            "distance": _product(D**2 * own.G / 2, _inverse(step), root),
             "gradients": step * most**2 / own.G * root,
         }
-    elif run.player.scale:
+    elif isinstance(run.method, OGD) and run.method.learning_rate is None:
         S = run.row(game.G2).sum(1)
         statement = "R(T) <= sqrt(2) D sqrt(sum |g_t|^2)"
         terms = {
-            "distance": D**2 / step * np.sqrt(S / 2),
+            "distance": _product(D**2, np.sqrt(S / 2), _inverse(step)),
             "gradients": step * np.sqrt(S / 2),
         }
     else:
         statement = "R(T) <= D^2 / (2 eta_T) + sum eta_t |g_t|^2 / 2"
         terms = {
-            "distance": D**2 / (2 * run.figure(game.RATE)),
+            "distance": _product(D**2 / 2, _inverse(run.figure(game.RATE))),
             "gradients": 0.5 * run.figure(game.QUADRATIC),
         }
     return statement, terms, [_shrinking(run), *common]
@@ -572,7 +602,7 @@ def adagrad(run: Audit, printed: bool) -> Findings:
         return (
             "R(T) <= D^2 / (2 alpha) sum s_T + alpha sum s_T",
             {
-                "distance": D.max() ** 2 / (2 * alpha) * s.sum(1),
+                "distance": _product(D.max() ** 2 / 2, s.sum(1), _inverse(alpha)),
                 "gradients": alpha * s.sum(1),
             },
             [
@@ -586,7 +616,7 @@ def adagrad(run: Audit, printed: bool) -> Findings:
     return (
         "R(T) <= sum D_i^2 (s_T,i + eps) / (2 alpha_T) + max alpha_t sum s_T,i",
         {
-            "distance": (D**2 * root / (2 * rate)).sum(1),
+            "distance": _product(D**2 / 2, root, _inverse(rate)).sum(1),
             "gradients": largest * s.sum(1),
         },
         [_steps(run, "alpha_t / (sqrt(s_t^2 + eps_root) + eps)", root / rate), *common],
@@ -686,12 +716,11 @@ def adabelief_corollary(run: Audit, printed: bool) -> Findings:
     """
     statement = "theorem 2.1 with beta1_t = beta1 lambda^(t-1): third term O(1)"
     beta, root = run.beta1, np.sqrt(run.second)
-    factor = beta / (2 * (1 - beta) * run.alpha)
-    factor = (factor / (1 - run.decay) ** 2 if run.decay < 1 else inf) if beta > 0 else 0.0
+    factor = _product(beta / (2 * (1 - beta)), _inverse(run.alpha), _inverse((1 - run.decay) ** 2))
     assumptions = [*_assumptions_of_adabelief(run, printed), _decaying_beta1(run)]
     if not printed:
         terms = _belief(run)
-        terms["momentum"] = factor * (run.extent() ** 2 * (root + run.rule.eps)).sum(1)
+        terms["momentum"] = _product(factor, run.extent() ** 2, root + run.rule.eps).sum(1)
         return statement, terms, assumptions
     G = 2 * run.row(game.LARGEST).max(1)
     top = float(root.max())
@@ -700,7 +729,7 @@ def adabelief_corollary(run: Audit, printed: bool) -> Findings:
         Assumption("G bounds sqrt(s)", top <= G[-1], f"{G[-1]:.6g}, and sqrt(s) up to {top:.6g}"),
     ]
     terms = _printed_adabelief(run)
-    terms["momentum"] = factor * run.extent().max() ** 2 * G
+    terms["momentum"] = _product(factor, run.extent().max() ** 2, G)
     return statement, terms, assumptions
 
 
@@ -708,8 +737,7 @@ def _belief(run: Audit) -> Terms:
     """The corrected terms of theorem 2.1."""
     D, beta, eps = run.extent(), run.beta1, run.rule.eps
     first = np.sqrt(run.second[0]) + eps
-    faded = run.row(game.G2_FADING)
-    gradients = np.where(faded > 0, faded / first, 0.0).sum(1)
+    gradients = _product(run.row(game.G2_FADING), _inverse(first)).sum(1)
     return _adaptive_terms(
         run, D**2 * (np.sqrt(run.second) + eps), (1 + beta) / (2 * (1 - beta)) * gradients
     )
@@ -721,8 +749,8 @@ def _adaptive_terms(run: Audit, distance: Vector, gradients: Vector) -> Terms:
     widened = 1 / (1 - beta) if run.decay < 1 else 1.0
     ends = (run.extent() * abs(run.row(game.DIRECTION))).sum(1)
     return {
-        "distance": widened * np.sqrt(run.t) / (2 * alpha) * distance.sum(1),
-        "gradients": alpha * gradients,
+        "distance": _product(widened * np.sqrt(run.t) / 2, distance.sum(1), _inverse(alpha)),
+        "gradients": _product(alpha, gradients),
         "momentum": beta / (1 - beta) * ends,
     }
 
@@ -731,9 +759,10 @@ def _sum_of_weights(run: Audit, eps_root: float, eps: float) -> Vector:
     """The third term for a beta1 that decays, sum beta1_t D_i^2 H_{t,i} / (2 (1 - beta1))."""
     squares, beta = run.extent() ** 2, run.beta1
     fading = beta * run.decay ** np.arange(run.result.rounds)
-    constant = (sqrt(eps_root) + eps) * run.at(np.cumsum(fading / run.rates()))
-    weights = squares * (run.row(game.BELIEF) + constant[:, None])
-    return np.asarray(weights.sum(1) / (2 * (1 - beta)))
+    weights = run.at(np.cumsum(_product(fading, _inverse(run.rates()))))
+    constant = _product(sqrt(eps_root) + eps, weights)
+    sums = _product(squares, run.row(game.BELIEF) + constant[:, None])
+    return np.asarray(sums.sum(1) / (2 * (1 - beta)))
 
 
 def _printed_adabelief(run: Audit) -> Terms:
@@ -742,8 +771,12 @@ def _printed_adabelief(run: Audit) -> Terms:
     fourth = np.sqrt(run.row(game.G4)).sum(1)
     logarithm = np.sqrt(1 + np.log(run.t))
     return {
-        "distance": D**2 * np.sqrt(run.t) / (2 * alpha * (1 - beta)) * np.sqrt(run.second).sum(1),
-        "gradients": (1 + beta) * alpha * logarithm / (2 * np.sqrt(c) * (1 - beta) ** 3) * fourth,
+        "distance": _product(
+            D**2 * np.sqrt(run.t) / (2 * (1 - beta)), np.sqrt(run.second).sum(1), _inverse(alpha)
+        ),
+        "gradients": _product(
+            (1 + beta) * alpha * logarithm / (2 * (1 - beta) ** 3), fourth, _inverse(np.sqrt(c))
+        ),
         "momentum": D**2 / (2 * (1 - beta)) * run.row(game.BELIEF).sum(1),
     }
 
@@ -825,7 +858,7 @@ def amsgrad(run: Audit, printed: bool) -> Findings:
         _metric(run),
         _moving(run),
     ]
-    scale = np.float64(alpha) / (sqrt(1 - rule.beta2) * np.float64(left))
+    scale = _inverse(sqrt(1 - rule.beta2) * left)
     if printed:
         sums = np.sqrt(run.row(game.G2)).sum(1)
         assumptions += [
@@ -837,12 +870,14 @@ def amsgrad(run: Audit, printed: bool) -> Findings:
             {
                 "distance": D.max() ** 2 * np.sqrt(t) / (1 - beta) * root.sum(1),
                 "momentum": D.max() ** 2 / (2 * (1 - beta)) * run.row(game.BELIEF).sum(1),
-                "gradients": scale * np.sqrt(1 + np.log(t)) / (1 - beta) ** 2 * sums,
+                "gradients": _product(
+                    alpha * np.sqrt(1 + np.log(t)) / (1 - beta) ** 2, sums, scale
+                ),
             },
             assumptions,
         )
     sums = (1 + beta) / 2 * run.row(game.G1_FADING).sum(1)
-    terms = _adaptive_terms(run, D**2 * root, scale / alpha * sums)
+    terms = _adaptive_terms(run, D**2 * root, _product(sums, scale))
     if run.decay < 1:
         terms["momentum"] = _sum_of_weights(run, rule.eps_root, rule.eps)
     return "R(T) <= sqrt(T) / (2 alpha) sum D_i^2 v_T,i^(1/2) + ...", terms, assumptions
@@ -872,8 +907,7 @@ def adam(run: Audit, printed: bool) -> Findings:
     4.1. Refuted by S. J. Reddi, S. Kale and S. Kumar, ICLR 2018, theorem 1.
     """
     rule, beta, alpha, t = run.rule, run.beta1, run.alpha, run.t
-    widths = run.extent()
-    D, widest = float(run.place.diameter(run.n, norm=2)), widths.max()
+    D, widest = run.length(), run.extent().max()
     gamma = beta**2 / sqrt(rule.beta2) if rule.beta2 > 0 else inf
     corrected = 1 - rule.beta2 ** t[:, None] if rule.bias_correction else 1.0
     v = run.second / corrected
@@ -882,12 +916,16 @@ def adam(run: Audit, printed: bool) -> Findings:
     last = 1 - run.decay
     sums = np.sqrt(run.row(game.G2)).sum(1)
     terms = {
-        "distance": D**2 / (2 * alpha * (1 - beta)) * np.sqrt(t[:, None] * v).sum(1),
-        "gradients": alpha * (1 + beta) * G / ((1 - beta) * later)
-        * sums / np.float64(max(1 - gamma, 0.0)) ** 2,
-        "momentum": run.n * widest**2 * G * later / (2 * alpha * (1 - beta))
-        / np.float64(last) ** 2,
-    }  # fmt: skip
+        "distance": _product(
+            D**2 / (2 * (1 - beta)), np.sqrt(t[:, None] * v).sum(1), _inverse(alpha)
+        ),
+        "gradients": _product(
+            alpha * (1 + beta) / (1 - beta) * G * sums, _inverse(later * max(1 - gamma, 0.0) ** 2)
+        ),
+        "momentum": _product(
+            run.n * widest**2 * later / (2 * (1 - beta)) * G, _inverse(alpha * last**2)
+        ),
+    }
     grows = _shrinking(run)
     return (
         "R(T) <= D^2 / (2 alpha (1 - beta1)) sum (T v_T)^(1/2) + ...",
@@ -943,7 +981,7 @@ def hedge(run: Audit, printed: bool) -> Findings:
     fall, theorem 2.3.
     """
     T, r = run.result.rounds, float(run.place.total)
-    later = game.rates(run.player.schedule, 2, max(T - 1, 1))
+    later = kernels.tabulate(run.player.schedule, 2, max(T - 1, 1))
     rates = np.concatenate([later[:1], later])[:T]
     constant = bool((rates == rates[0]).all())
     falls = bool((np.diff(rates) <= 0).all())
@@ -958,7 +996,10 @@ def hedge(run: Audit, printed: bool) -> Findings:
         eta = float(rates[0])
         return (
             "R(T) <= ln(n) / eta + eta T / 8",
-            {"start": np.full(len(run.t), np.log(run.n) / eta), "losses": eta * run.t / 8},
+            {
+                "start": np.full(len(run.t), _product(np.log(run.n), _inverse(eta))),
+                "losses": eta * run.t / 8,
+            },
             [
                 alike,
                 Assumption("weights of sum 1", r == 1, f"{r:g}"),
@@ -974,7 +1015,7 @@ def hedge(run: Audit, printed: bool) -> Findings:
     return (
         "R(T) <= r (max ln(1 / p_i) / eta_T + L^2 sum eta_t / 8)",
         {
-            "start": r * np.log(1 / prior.min()) / run.at(rates),
+            "start": _product(r * np.log(_inverse(prior.min())), _inverse(run.at(rates))),
             "losses": r * L**2 / 8 * run.at(np.cumsum(rates)),
         },
         [

@@ -33,7 +33,9 @@ from numbelief.checks import integer, positive
 from numbelief.online.losses import (
     AbsoluteLosses,
     CallbackLosses,
+    HingeLosses,
     LinearLosses,
+    LogisticLosses,
     Losses,
     Model,
     SquaredLosses,
@@ -117,7 +119,8 @@ def best_fixed(
     start : array_like of shape (n,), optional
         Where to begin, best the comparator of fewer rounds; default the projection of 0.
     tol : float, default 1e-8
-        Above 0. The gap per round, gap / t, at which the search ends and is called converged.
+        Above 0. The search ends and is called converged at a gap of tol times the losses where it
+        begins, or the gap there if that is larger.
 
     Returns
     -------
@@ -160,7 +163,7 @@ def best_fixed(
     closed = _closed_form(search)
     if closed is not None:
         return closed
-    x = feasible_set.project(_start(start, losses.n))
+    x = search.begin(_start(start, losses.n))
     bends = isinstance(losses, Losses) and (losses.smooth or losses.smoothed is not None)
     minimize = _newton if bends and losses.n <= _DENSE else _descend
     try:
@@ -169,7 +172,7 @@ def best_fixed(
         else:
             minimize(search, x)
     except ValueError:
-        # Dykstra's algorithm may fail far from an intersection; what was found before still holds.
+        # A projection onto an intersection may fail; what was found before still holds.
         if _is_exact(feasible_set) or not isfinite(search.value):
             raise
     return search.result()
@@ -314,8 +317,29 @@ class _Search:
     def __init__(self, losses: Any, feasible_set: Any, upto: int, target: float) -> None:
         self.losses, self.set, self.upto, self.target = losses, feasible_set, upto, target
         self.x: Vector = np.zeros(losses.n)
-        self.value, self.lower, self.slack = inf, -inf, inf
+        positive = (AbsoluteLosses, HingeLosses, LogisticLosses, SquaredLosses)
+        self.value, self.slack = inf, inf
+        self.lower = 0.0 if isinstance(losses, positive) else -inf
         self.passes = 0
+        self.project = _fast_projection(feasible_set, losses.n)
+
+    def begin(self, start: Vector) -> Vector:
+        """The best of what is near to start, 0 and 1: their losses also are what tol refers to."""
+        size = 0.0
+        for point in (np.zeros(start.size), start, np.ones(start.size)):
+            if isfinite(self.value) and not (point is start and start.any()):
+                continue
+            x = self.set.project(point)
+            value, gradient = self.total(x)
+            self.keep(x, value)
+            self.bound(x, value, gradient)
+            if isfinite(value):
+                spread = self.slack if isfinite(self.slack) else 0.0
+                size = max(size, abs(value), spread)
+        if not isfinite(self.value):
+            raise ValueError("start must have a finite loss, got an infinite one there, at 0 and 1")
+        self.target *= size / self.upto or 1.0
+        return self.x
 
     def total(self, x: Vector) -> tuple[float, Vector]:
         self.passes += 1
@@ -338,15 +362,15 @@ class _Search:
         return model
 
     def keep(self, x: Vector, value: float) -> None:
-        """Remember the best point of the set."""
-        if value < self.value:
+        """Remember the best point, of those that are in the set."""
+        if value < self.value and self.set.contains(x):
             self.x, self.value = x, value
 
     def bound(self, x: Vector, tangent: float, gradient: Vector) -> None:
         """Remember the best lower bound, given an affine minorant by its value and slope at x."""
         self.slack = inf
-        if isfinite(tangent):
-            self.slack = _reach(self.set, gradient, x)
+        if isfinite(tangent) and np.isfinite(gradient).all():
+            self.slack = reach(self.set, gradient, x)
             self.lower = max(self.lower, tangent - self.slack)
 
     def bound_quadratic(self, x: Vector, model: Model) -> None:
@@ -391,12 +415,9 @@ def _closed_form(search: _Search) -> Comparator | None:
     losses, feasible_set, n = search.losses, search.set, search.losses.n
     if isinstance(losses, LinearLosses):
         _, sums = search.total(np.zeros(n))
-        try:
-            x = feasible_set.linear_minimum(sums)
-        except NotImplementedError:  # an intersection with round sets
-            return None
+        x, slack = feasible_set._least(sums)
         exact = _is_exact(feasible_set)
-        return Comparator(x, float(sums @ x), 0.0, exact, True, search.upto, search.passes)
+        return Comparator(x, float(sums @ x), slack, exact, True, search.upto, search.passes)
     if getattr(losses, "form", "") != "coordinates":
         return None
     if isinstance(losses, SquaredLosses):
@@ -414,27 +435,36 @@ def _closed_form(search: _Search) -> Comparator | None:
 # ---- numerical search --------------------------------------------------------------------------
 
 
-def _lowest(feasible_set: Any, gradient: Vector) -> Vector | None:
-    """Where a linear function is lowest, on the set or on a larger one; None if it is unbounded."""
+def _lowest(feasible_set: Any, gradient: Vector) -> tuple[Vector, float] | None:
+    """Where a linear function is lowest, and by how much that may fail; None if it is unbounded."""
     try:
-        point: Vector = feasible_set.linear_minimum(gradient)
-    except NotImplementedError:  # an intersection is not larger than any of its sets
-        points = [_lowest(each, gradient) for each in feasible_set.sets]
-        return max(
-            (each for each in points if each is not None),
-            key=lambda each: float(gradient @ each),
-            default=None,
-        )
+        found: tuple[Vector, float] = feasible_set._least(gradient)
     except ValueError:
         return None
-    return point
+    return found
 
 
-def _reach(feasible_set: Any, gradient: Vector, x: Vector) -> float:
+def reach(feasible_set: Any, gradient: Vector, x: Vector) -> float:
     """How much lower than at x a linear function can be: its Frank-Wolfe gap; inf if unbounded."""
-    lowest = _lowest(feasible_set, gradient)
+    found = _lowest(feasible_set, gradient)
+    if found is None:
+        return inf
+    lowest, slack = found
     # The difference first: it is small where x is a vertex.
-    return inf if lowest is None else float(gradient @ (x - lowest))
+    return float(gradient @ (x - lowest)) + slack
+
+
+def _fast_projection(feasible_set: Any, n: int) -> Callable[..., Vector]:
+    """`project` without the checks, for the many of a search."""
+    projector = feasible_set.projector(n, np.float64)
+    even = np.ones(n)
+
+    def project(y: Vector, metric: Vector | None = None) -> Vector:
+        x = np.array(y, dtype=np.float64)
+        projector(x, even if metric is None else metric.min() / metric)
+        return x
+
+    return project
 
 
 def _smooth_corners(search: _Search, x: Vector, minimize: Callable[..., Vector]) -> None:
@@ -585,14 +615,14 @@ def _minimize_model(search: _Search, model: Model, x: Vector) -> Vector:
         H = H - H.mean(axis=1)[:, None]
     metric = np.maximum(np.diag(H), 1e-10 * np.diag(H).max())
     steps = _INNER
-    if not _is_exact(feasible_set):  # Dykstra's algorithm takes long, most of all in such a metric
+    if not _is_exact(feasible_set):  # a projection takes longer, most of all in such a metric
         metric, steps = np.ones(n), _INNER // 20
     root = np.sqrt(metric)
     top = float(np.linalg.eigvalsh(H / root / root[:, None])[-1])
     p = y = x
     momentum = 1.0
     for k in range(steps):
-        new = feasible_set.project(y - (g + H @ (y - x)) / (top * metric), metric)
+        new = search.project(y - (g + H @ (y - x)) / (top * metric), metric)
         if (metric * (y - new)) @ (new - p) > 0:
             momentum = 1.0
         following = (1 + sqrt(1 + 4 * momentum**2)) / 2
@@ -603,7 +633,7 @@ def _minimize_model(search: _Search, model: Model, x: Vector) -> Vector:
             decrease = -float(g @ (p - x) + (p - x) @ bend / 2)
             still = np.abs(moved).max() <= 1e-13 * np.abs(p - x).max()
             enough = max(0.01 * decrease, 0.1 * search.target)
-            if still or _reach(feasible_set, g + bend, p) <= enough:
+            if still or reach(feasible_set, g + bend, p) <= enough:
                 break
     return p
 
@@ -631,7 +661,7 @@ def _flat(search: _Search, g: Vector, x: Vector) -> float:
     lowest = _lowest(search.set, g)
     if lowest is None:
         return 1e-10 * float(np.linalg.norm(g)) / (1 + float(np.linalg.norm(x)))
-    away = lowest - x
+    away = lowest[0] - x
     return 1e-6 * max(search.slack, 0.0) / max(float(away @ away), 1e-300)
 
 

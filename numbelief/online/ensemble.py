@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from numbelief.checks import integer, positive
-from numbelief.online.play import OnlineResult, names, play
+from numbelief.online.play import OnlineResult, deal, names, play
 from numbelief.sets import FeasibleSet
 
 __all__ = ["Comparison", "Curves", "Ensemble", "Mean", "compare", "play_many"]
@@ -185,8 +185,8 @@ def play_many(
     methods : mapping of str to methods, or sequence of methods
         As in `play`; a mapping names them.
     losses : callable
-        Takes a seed; returns Losses or an Environment. An adversary has no place here: what it does
-        to one player is not what it does to another.
+        A function of the seed that returns Losses or an Environment, as in `play`. An adversary has
+        no place here: what it does to one player is not what it does to another.
     feasible_set, x0, rounds, beta1_decay
         As in `play`.
     seeds : int or sequence of int
@@ -238,7 +238,7 @@ def play_many(
 
     for seed in chosen:
         try:
-            game = losses(seed)
+            game = deal(losses, seed, rounds)
             results = [
                 play(each, game, feasible_set, x0=x0, rounds=rounds, beta1_decay=beta1_decay)
                 for each in players
@@ -246,7 +246,7 @@ def play_many(
             # The losses are those of all players, and so is the best point.
             comparators = results[0].regret.comparators
             if not comparators:
-                raise ValueError("losses must not depend on the player, got an adversary")
+                raise ValueError(f"losses must have a best point: {results[0].regret.unknown}")
             if lost and results[0].rounds != t[-1]:
                 raise ValueError(f"the game has {results[0].rounds} rounds, others {t[-1]}")
         except BaseException as error:
@@ -302,6 +302,9 @@ class Comparison:
             line = f"{name:{width}} {T:9d} {low:12.6g} {high:12.6g} {high / T:11.4g} "
             line += f"{high / T**0.5:12.4g} {slope.value:7.2f}"
             lines.append(f"{line} {f'{slope.lower:.2f} to {slope.upper:.2f}':>16}")
+        for name, result in self.results.items():
+            if result.regret.unknown:
+                lines.append(f"{name}: no best fixed point: {result.regret.unknown}")
         return "\n".join(lines)
 
 

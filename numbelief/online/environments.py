@@ -1,7 +1,8 @@
 r"""Games from the literature: losses, the set they are played on, where play begins.
 
 Each function returns an `Environment`. Random ones take a seed, and the same seed gives the same
-losses. The rounds of a game in one dimension take 8 bytes each.
+losses; so ``online.play("ogd", environments.experts, rounds=100, seed=4)`` plays the game of that
+seed. The rounds of a game in one dimension take 8 bytes each.
 
 >>> from numbelief.online import environments
 >>> game = environments.reddi_online(rounds=1000)
@@ -108,21 +109,15 @@ def reddi_stochastic(
 
     Parameters
     ----------
-    rounds : int, default 1,000,000
+    rounds, dtype
+        As in `reddi_online`, but 1,000,000 rounds by default.
     seed : int or None, default 0
         For ``numpy.random.default_rng``.
-    dtype : dtype, default float64
-        Of the losses and of x0: float64 or float32.
 
     Returns
     -------
     Environment
         On [-1, 1], with x0 = 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        rounds is not an integer of at least 1.
 
     Examples
     --------
@@ -151,21 +146,15 @@ def reddi_theorem1(rounds: int = 300_000, C: float = 3.0, dtype: Any = np.float6
 
     Parameters
     ----------
-    rounds : int, default 300,000
+    rounds, dtype
+        As in `reddi_online`, but 300,000 rounds by default.
     C : float, default 3
-        Above 2.
-    dtype : dtype, default float64
-        Of the losses and of x0: float64 or float32.
+        A finite number above 2.
 
     Returns
     -------
     Environment
         On [-1, 1], with x0 = 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        rounds is not an integer of at least 1, or C not a finite number above 2.
 
     Examples
     --------

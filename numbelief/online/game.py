@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 
 from numbelief import kernels, native
 from numbelief.kernels import copy, evaluate_at, row
+from numbelief.online import losses as losses_file
+from numbelief.online.losses import dot
 from numbelief.rules import Rule
-from numbelief.tuning import dot_block
 
 # Rows of sums and figures, the numbers that a review adds up for each coordinate and for all.
 (VARIATION, WEIGHT, STEP, DRIFT, DIRECTION, IDLE, BEFORE, POINT, G1, G2, G4, G1_FADING, G2_FADING,
  LARGEST, BELIEF, ROWS) = range(16)  # fmt: skip
 (QUADRATIC, CURVATURE, LONGEST, RANGE, RATE, WEIGHTS_GROW, SLOTS_GROW, LEAST_SLOT, FROZEN, STRAY,
- BETA1, FIGURES) = range(12)  # fmt: skip
+ BETA1, DECAY, FIGURES) = range(13)  # fmt: skip
 
 # Bound by `kernels.lift`.
 borrow: Any
@@ -67,7 +68,7 @@ def _look(fun, t, rate, x, g, scale, losses, totals, gradient, at, place, sums, 
     sums are kept, in rows of ``sums``, and ``place`` the next of them. With a ``scale`` above 0 the
     rate is scale over sqrt(2 sum |g|^2).
     """
-    inner = dot_block(g, x)
+    inner = dot(g, x)
     if not (isfinite(fun) and isfinite(inner)):
         return -1.0
     losses[t] = fun
@@ -86,7 +87,7 @@ def _look(fun, t, rate, x, g, scale, losses, totals, gradient, at, place, sums, 
             mine[1 + i] = gradient[i]
         place[0] += 1
     if scale > 0:
-        totals[1] += dot_block(g, g)
+        totals[1] += dot(g, g)
         return scale / sqrt(2 * totals[1]) if totals[1] > 0 else 0.0
     return rate
 
@@ -119,13 +120,14 @@ def _review_step(g, trace, before, sums, figures):
     for i in range(g.size):
         old, direction = sums[WEIGHT, i], np.float64(d[i])
         # A coordinate with a step of 0 does not move: any weight will do, and the last one does.
+        # But where it had a direction, its weight was infinite, and any later step has grown.
         weight = 1 / np.float64(eta[i]) if eta[i] > 0 else old
         change = weight - old
         sums[VARIATION, i] += max(change, 0.0)
         sums[DRIFT, i] += change * before[i]
         curvature += change * np.float64(before[i]) ** 2
         sums[WEIGHT, i], sums[STEP, i] = weight, eta[i]
-        grows = grows and (change >= 0)
+        grows = grows and change >= 0 and (eta[i] <= 0 or sums[IDLE, i] == 0)
         quadratic += direction * direction * eta[i]
         if eta[i] <= 0:
             frozen += 1
@@ -187,18 +189,18 @@ def _keep_review(t, sums, figures, slots, at, place, kept, kept_figures, kept_sl
         copy(figures, row(kept_figures, j))
         copy(kernels.window(slots, 0, slots.size), row(kept_slots, j))
         place[0] += 1
+    figures[BETA1] *= figures[DECAY]
 
 
 def _skip(*ignored):
     return None
 
 
-def _fade(clock, numbers, index, factor, figures):
+def _fade(clock, numbers, index, factor):
     """Let beta1 decay, as the theorems have it."""
     if index >= 0:
         numbers[index] *= factor
         clock[0].beta1 *= factor
-        figures[BETA1] = numbers[index]
 
 
 def _evaluate(t, x, g, address, data, block):
@@ -233,8 +235,9 @@ def _hedge(x, g, state, clock, numbers, rate, *options):
 
 @functools.cache
 def _salt() -> str:
-    text = pathlib.Path(__file__).read_bytes() + kernels.source_salt().encode()
-    return hashlib.sha256(text).hexdigest()[:16]
+    files = (__file__, losses_file.__file__)
+    text = b"".join(pathlib.Path(file).read_bytes() for file in files)
+    return hashlib.sha256(text + kernels.source_salt().encode()).hexdigest()[:16]
 
 
 def compile_game(rule: Rule | None, *, audited: bool, evaluate: Any = None) -> Any:
@@ -298,11 +301,6 @@ def _compile_game(kind: type[Rule] | None, slots: int, audited: bool) -> Any:
     return kernels.jit(whole, cache=salt is not None, nogil=True)
 
 
-def rates(schedule: Any, first: int, count: int) -> NDArray[np.float64]:
-    """The rates of the rounds first, first + 1, ..."""
-    return kernels.tabulate(schedule, first, count)
-
-
 def hedge_arrays(x0: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
     """State, clock and numbers of exponential weights that begin at x0."""
     state = np.zeros((2, x0.size))
@@ -311,19 +309,21 @@ def hedge_arrays(x0: NDArray[np.float64]) -> tuple[NDArray[Any], ...]:
     return state, np.zeros(1, kernels.CLOCK), np.array([x0.sum()])
 
 
-def new_audit(n: int, slots: int, at: NDArray[np.int64], beta1: float) -> tuple[Any, ...]:
+def new_audit(
+    n: int, slots: int, at: NDArray[np.int64], beta1: float, decay: float
+) -> tuple[Any, ...]:
     """What `review` writes to: before, sums, figures, slots, and their values at some rounds."""
     figures = np.zeros(FIGURES)
     figures[[WEIGHTS_GROW, SLOTS_GROW]] = 1.0
     figures[LEAST_SLOT] = inf
-    figures[BETA1] = beta1
+    figures[[BETA1, DECAY]] = beta1, decay
     count = len(at)
     return (
         np.zeros(n),
         np.zeros((ROWS, n)),
         figures,
         np.zeros((slots, n)),
-        np.append(at, -1),
+        at,
         np.zeros(1, np.int64),
         np.full((count, ROWS * n), nan),
         np.full((count, FIGURES), nan),

@@ -62,8 +62,8 @@ def _dot(a: Any, x: Any) -> Any:
     return total
 
 
-# Only where the sum may be reordered does it use vectors.
-_dot = kernels.part(_dot, inline=False, fastmath={"reassoc"})
+# Only where the sum may be reordered does it use vectors, and then it is the same for all callers.
+dot = kernels.part(_dot, inline=False, fastmath={"reassoc"})
 
 
 @register_jitable  # type: ignore[untyped-decorator]
@@ -75,14 +75,14 @@ def _target(y: Any, t: Any) -> Any:
 
 
 def _round_of_features(x: Any, grad: Any, a: Any) -> Any:
-    value, slope, _ = link(_dot(a, x), 0.0)
+    value, slope, _ = link(dot(a, x), 0.0)
     for i in range(x.size):
         grad[i] = slope * a[i]
     return value
 
 
 def _round_of_targets(x: Any, grad: Any, a: Any, y: Any) -> Any:
-    value, slope, _ = link(_dot(a, x), np.float64(y))
+    value, slope, _ = link(dot(a, x), np.float64(y))
     for i in range(x.size):
         grad[i] = slope * a[i]
     return value
@@ -103,7 +103,7 @@ def _total_of_features(x: Any, gradient: Any, upto: Any, a: Any, y: Any) -> Any:
         block = 0.0
         for t in range(first, min(first + _BLOCK, upto)):
             row = a[t]
-            value, slope, _ = link(_dot(row, x), _target(y, t))
+            value, slope, _ = link(dot(row, x), _target(y, t))
             block += value
             for i in range(x.size):
                 gradient[i] += slope * row[i]
@@ -154,17 +154,18 @@ def _bend_corners(z: Any, y: Any, width: Any, slope: Any, curvature: Any) -> Any
 
 def _round_of_callback(x: Any, grad: Any, t: Any) -> Any:
     value, gradient = function(t, x)
+    if np.shape(gradient) != x.shape:  # else it would be spread over the coordinates
+        raise ValueError("function must return a gradient of the shape of x")
     grad[:] = gradient
     return value
 
 
-def _total_of_callback(x: Any, gradient: Any, upto: Any) -> Any:
-    total = 0.0
+def _total_of_callback(x: Any, gradient: Any, begin: Any, upto: Any) -> Any:
+    total, grad = 0.0, np.empty_like(x)
     for first in range(0, upto, _BLOCK):
         block = 0.0
         for t in range(first, min(first + _BLOCK, upto)):
-            value, grad = function(t + 1, x.copy())
-            block += value
+            block += one_round(x.copy(), grad, begin + t + 1)
             gradient += grad
         total += block
     return total
@@ -195,6 +196,14 @@ def _compile(template: Any, losses: type["Losses"], **names: Any) -> Any:
         names["smoothed"] = register_jitable(losses.smoothed)
     lifted = kernels.lift(template, losses.__name__, **names)
     return kernels.jit(lifted, cache=losses.__module__ == __name__)
+
+
+def _compile_callback(function: Any) -> tuple[Any, Any]:
+    """One round of a compiled function, and the sum of many; nothing is compiled before a call."""
+    names = {"function": function}
+    names["one_round"] = kernels.jit(kernels.lift(_round_of_callback, **names), cache=False)
+    total = kernels.jit(kernels.lift(_total_of_callback, **names), cache=False)
+    return names["one_round"], total
 
 
 # ---- what a table of numbers is ----------------------------------------------------------------
@@ -356,9 +365,7 @@ class Losses:
 
     def __getitem__(self, rounds: slice) -> Self:
         """Some consecutive rounds: ``losses[10:20]`` are rounds 11 to 20, of the same data."""
-        first, last, step = rounds.indices(self.rounds)
-        if step != 1 or first >= last:
-            raise ValueError(f"rounds must be consecutive and at least one, got {rounds}")
+        first, last = _consecutive(rounds, self.rounds)
         part = object.__new__(type(self))
         part.__dict__.update(self.__dict__)
         part._set(tuple(each[first:last] for each in self.data), self.form)
@@ -777,6 +784,8 @@ class CallbackLosses:
         float64.
     compiled : bool
         Whether function is compiled by Numba.
+    fun : callable, or None
+        One round ``fun(x, grad, t)``, compiled; None around a Python function.
 
     Raises
     ------
@@ -814,21 +823,27 @@ class CallbackLosses:
         self.oblivious = bool(oblivious)
         self.dtype = np.dtype(np.float64)
         self.compiled = isinstance(function, Dispatcher)
-
-    @functools.cached_property
-    def fun(self) -> Any:
-        """One round ``fun(x, grad, t)``, compiled; None around a Python function."""
-        if not self.compiled:
-            return None
-        lifted = kernels.lift(_round_of_callback, "", function=self.function)
-        return kernels.jit(lifted, cache=False)
+        self._first = 0  # rounds of function before the first of these
+        self.fun: Any
+        self._total: Any
+        self.fun, self._total = _compile_callback(function) if self.compiled else (None, None)
 
     @property
     def data(self) -> tuple[NDArray[Any], ...]:
         """What `fun` takes after x and grad: the numbers of the rounds."""
         if self.rounds is None:
             raise ValueError("CallbackLosses need rounds to have a table of them, got None")
-        return (np.arange(1, self.rounds + 1),)
+        return (np.arange(self._first + 1, self._first + self.rounds + 1),)
+
+    def __getitem__(self, rounds: slice) -> Self:
+        """Some consecutive rounds, as of `Losses`; without a number of them they must end."""
+        last = self.rounds if self.rounds is not None else rounds.stop
+        if last is None:
+            raise ValueError(f"rounds must end, as losses have no number of them, got {rounds}")
+        part = object.__new__(type(self))
+        first, stop = _consecutive(rounds, last)
+        part.__dict__.update(self.__dict__, _first=self._first + first, rounds=stop - first)
+        return part
 
     def __call__(self, t: int, x: ArrayLike) -> tuple[float, NDArray[Any]]:
         """The loss of round t (from 1) at x and a gradient, checked.
@@ -843,6 +858,7 @@ class CallbackLosses:
         point = _point(x, self.n)
         if not 1 <= t <= (self.rounds or inf):
             raise ValueError(f"t must be a round from 1 to {self.rounds}, got {t}")
+        t += self._first
         returned = self.function(t, point.copy())
         try:
             given, gradient = returned
@@ -878,18 +894,13 @@ class CallbackLosses:
         point, upto = _point(x, self.n), self._upto(upto)
         gradient = np.zeros(self.n)
         if self.compiled:
-            return float(self._total(point, gradient, upto)), gradient
+            return float(self._total(point, gradient, self._first, upto)), gradient
         total = 0.0
         for t in range(1, upto + 1):
             value, grad = self(t, point)
             total += value
             gradient += grad
         return total, gradient
-
-    @functools.cached_property
-    def _total(self) -> Any:
-        lifted = kernels.lift(_total_of_callback, "", function=self.function)
-        return kernels.jit(lifted, cache=False)
 
     def along(self, points: ArrayLike) -> NDArray[np.float64]:
         """The losses of a sequence of points, one a round, as `Losses.along`."""
@@ -963,6 +974,13 @@ def _points(points: ArrayLike, rounds: int, n: int) -> NDArray[np.float64]:
     if table.shape != (rounds, n):
         raise ValueError(f"points must have shape ({rounds}, {n}), got {np.shape(points)}")
     return table
+
+
+def _consecutive(rounds: slice, count: int) -> tuple[int, int]:
+    first, last, step = rounds.indices(count)
+    if step != 1 or first >= last:
+        raise ValueError(f"rounds must be consecutive and at least one, got {rounds}")
+    return first, last
 
 
 def _rounds(upto: int | None, rounds: int | None) -> int:

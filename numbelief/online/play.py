@@ -1,5 +1,6 @@
 """play: a rule against convex losses on a feasible set, round by round."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from numbelief import native, schedules
+from numbelief import kernels, native, schedules
 from numbelief.checks import as_array, integer, positive
 from numbelief.online import game
 from numbelief.online.comparators import checkpoints
@@ -17,8 +18,8 @@ from numbelief.online.environments import Environment
 from numbelief.online.losses import CallbackLosses, Losses
 from numbelief.online.regret import Regret
 from numbelief.optimizer import Optimizer
-from numbelief.options import read_options
-from numbelief.rules import SGD, Rule
+from numbelief.options import TrainingOptions, read_options
+from numbelief.rules import SGD, Lookahead, Rule
 from numbelief.sets import FeasibleSet, Simplex
 
 if TYPE_CHECKING:
@@ -119,7 +120,10 @@ def play(
     losses : Losses, CallbackLosses or Environment
         What is lost, see `numbelief.online.losses`. Convexity is the caller's promise: it cannot be
         seen, and without it the regret and its bounds say nothing. An `Environment` brings its
-        feasible set and first point; a function of the seed that returns one is called with it.
+        feasible set and first point. A function that returns one, such as those of
+        `numbelief.online.environments`, is called with the seed, and with rounds, if these are
+        given and it has parameters of these names; without one named seed, its only argument is the
+        seed.
     feasible_set : FeasibleSet, optional
         The set F; none is the whole space.
     x0 : array_like of shape (n,), optional
@@ -127,7 +131,7 @@ def play(
     rounds : int, optional
         How many to play; default all that losses have.
     seed : int, optional
-        For losses that are a function of the seed.
+        For losses that are a function of it.
     beta1_decay : float, default 1
         :math:`\lambda` in (0, 1]: the rule's :math:`\beta_1` is :math:`\beta_1 \lambda^{t-1}` in
         round t, as some theorems have it.
@@ -141,7 +145,8 @@ def play(
     Raises
     ------
     TypeError
-        An argument is of another kind than it must be.
+        An argument is of another kind than it must be: losses take no seed, the method is a
+        `Lookahead`, which no bound covers, or its learning rate is an array.
     ValueError
         There are fewer rounds, x0 is outside the set or of another shape, or OGD's set has no
         diameter. A loss or gradient that is not finite ends the game with a message that names the
@@ -157,7 +162,7 @@ def play(
     (True, array([0.8]))
     """
     if not isinstance(losses, (Losses, CallbackLosses, Environment)) and callable(losses):
-        losses = losses(seed)
+        losses = deal(losses, seed, rounds)
     if isinstance(losses, Environment):
         feasible_set = losses.feasible_set if feasible_set is None else feasible_set
         x0 = losses.x0 if x0 is None else x0
@@ -194,12 +199,12 @@ class _Player:
         self.rule, self.schedule = self._rule()
         if self.decay < 1 and not hasattr(self.rule, "beta1"):
             raise ValueError(f"beta1_decay needs a rule with beta1, got {self.method!r}")
-        self.at = checkpoints(self.rounds)
+        self.at = np.append(checkpoints(self.rounds), -1)  # no round is the one after the last
         n, T = losses.n, self.rounds
         self.lost = np.zeros(T)
         self.totals, self.gradient = np.zeros(2), np.zeros(n)
         self.place_at = np.zeros(1, np.int64)
-        self.sums = np.zeros((len(self.at), 1 + n))
+        self.sums = np.zeros((len(self.at) - 1, 1 + n))
         small = T * n <= _PATH
         self.path = np.zeros((T if small else 0, n))
         replayable = isinstance(losses, Losses)
@@ -257,7 +262,7 @@ class _Player:
         again.gradients = np.zeros((0, self.losses.n))
         slots = 2 if self.rule is None else len(self.rule.state_names)
         beta1 = float(getattr(self.rule, "beta1", 0.0))
-        audit = game.new_audit(self.losses.n, slots, self.at, beta1)
+        audit = game.new_audit(self.losses.n, slots, self.at, beta1, self.decay)
         recorded = (self.lost, self.gradients) if len(self.gradients) else None
         again._run(audit, recorded)
         return audit
@@ -273,16 +278,15 @@ class _Player:
         evaluate = None if objective else self._ask
         run = game.compile_game(self.rule, audited=audit is not None, evaluate=evaluate)
         kept = (
-            self.scale, self.lost, self.totals, self.gradient, np.append(self.at, -1),
-            self.place_at, self.sums, self.path, self.gradients,
+            self.scale, self.lost, self.totals, self.gradient, self.at, self.place_at, self.sums,
+            self.path, self.gradients,
         )  # fmt: skip
         index = list(self.rule.numbers).index("beta1") if self.rule and self.decay < 1 else -1
-        figures = np.zeros(game.FIGURES) if audit is None else audit[2]
-        fading = (index, self.decay, figures)
+        fading = (index, self.decay)
         later = int(isinstance(self.method, Hedge))  # its steps have the rate of the next round
         while self.played < self.rounds:
             first, count = self.played, min(_CHUNK, self.rounds - self.played)
-            rates = game.rates(self.schedule, first + 1 + later, count)
+            rates = kernels.tabulate(self.schedule, first + 1 + later, count)
             try:
                 done = run(
                     first, rates, self.x, g, *arrays, options, kept, audit or (), fading,
@@ -307,7 +311,7 @@ class _Player:
         elif recorded is not None:
             fun, data = _recorded, recorded
         elif fun is not None:
-            data = (np.arange(1, self.rounds + 1),)
+            data = self.losses[: self.rounds].data
         else:
             return (), None
         marked = tuple(native.PerRow(each) for each in data)
@@ -362,9 +366,8 @@ class OnlineResult:
     def __init__(self, player: _Player) -> None:
         self._player = player
         T = player.played
-        self.method = player.method if player.scale or player.rule is None else player.rule
-        if isinstance(player.method, OGD):
-            self.method = player.method
+        theirs = isinstance(player.method, (OGD, Hedge))
+        self.method = player.method if theirs else player.rule
         self.losses, self.feasible_set = player.losses, player.place
         self.rounds = T
         self.x0, self.x = player.x0, player.x.copy()
@@ -466,7 +469,7 @@ class OnlineResult:
         return f"<OnlineResult: {self.name}, {self.rounds} rounds>"
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.rounds} rounds\n{self.regret}"
+        return f"{self.name}: {self.rounds} rounds, loss {self.loss.sum():.6g}\n{self.regret}"
 
 
 @numba.njit
@@ -485,8 +488,34 @@ def _read(method: Any, options: dict[str, Any] | None) -> Any:
         if options:
             raise ValueError(f"options are for a method given by name, got {method!r}")
         return method
-    rule, _ = read_options(method, None, options)
+    rule, _ = read_options(method, None, options, TrainingOptions)
+    if isinstance(rule, Lookahead):
+        raise TypeError(
+            "method must be a rule without Lookahead, which goes back part of the way: "
+            f"no bound covers that, got {rule!r}"
+        )
+    if np.ndim(rule.learning_rate) > 0:  # type: ignore[arg-type]
+        raise TypeError(
+            "learning_rate must be a number or a schedule: in a game there is one for all "
+            f"coordinates, got {rule.learning_rate!r}"
+        )
     return rule
+
+
+def deal(losses: Callable[..., Any], seed: int | None, rounds: int | None) -> Any:
+    """Call a function of the seed by name: the first parameter may be the number of rounds."""
+    signature = inspect.signature(losses)
+    needed = [key for key, each in signature.parameters.items() if each.default is each.empty]
+    names = [key for key in ("seed", *needed) if key in signature.parameters and key != "rounds"]
+    if seed is not None and not names:
+        raise TypeError(f"losses must have a parameter named seed to be given {seed}, got {losses}")
+    named = {**dict.fromkeys(names[:1], seed), "rounds": rounds}
+    given = {k: v for k, v in named.items() if k in signature.parameters and v is not None}
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        raise TypeError(f"losses must be a function of the seed, got {losses}: {error}") from None
+    return losses(**given)
 
 
 def _count(rounds: Any, losses: Any) -> int:
@@ -507,8 +536,8 @@ def _first_point(
 ) -> NDArray[np.float64]:
     if place is not None and place.size not in (None, n):
         raise ValueError(f"feasible_set must have {n} coordinates, as losses, got {place.size}")
-    if positive_only and not isinstance(place, Simplex):
-        raise ValueError(f"Hedge plays on a Simplex, got feasible_set={place!r}")
+    if positive_only and not (isinstance(place, Simplex) and place.total > 0):
+        raise ValueError(f"Hedge plays on a Simplex with a total above 0, got {place!r}")
     if x0 is None:
         if positive_only:
             return np.full(n, place.total / n)  # type: ignore[union-attr]

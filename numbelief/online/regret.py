@@ -1,16 +1,28 @@
 """Regret as a certified interval."""
 
+import itertools
+import weakref
+import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from numbelief.online.comparators import Comparator, best_per_segment, curve
+from numbelief.online.comparators import Comparator, best_fixed, curve, reach
 from numbelief.online.losses import CallbackLosses
+from numbelief.sets import Box
 
 if TYPE_CHECKING:
     from numbelief.online.play import OnlineResult
+
+
+#: The set of those who play without one.
+SPACE = Box(-np.inf, np.inf)
+
+# The comparators of losses: who plays the same game is compared with the same points.
+_found: weakref.WeakKeyDictionary[Any, dict[Any, tuple[Comparator, ...]]]
+_found = weakref.WeakKeyDictionary()
 
 
 class Interval(NamedTuple):
@@ -50,23 +62,32 @@ class Regret:
     linearized : ndarray of float64
         The linearized regret; infinite where the set is unbounded.
     comparators : tuple of Comparator
-        The best fixed points, with their gaps; empty for an adversary.
+        The best fixed points, with their gaps; empty where there are none.
+    unknown : str
+        Why there are none, so that the interval has no lower end: the losses are those of an
+        adversary, or fall without end on an unbounded set. Otherwise empty.
     """
 
     def __init__(self, result: "OnlineResult") -> None:
         self._result = result
-        losses, place = result.losses, result.feasible_set
+        losses = result.losses
+        self._place = place = result.feasible_set or SPACE
         self.t, inner, gradients = result.linearized
-        self.linearized = inner - np.array([_least(place, g) for g in gradients])
-        lost = np.cumsum(result.loss)[self.t - 1]
+        zero = np.zeros(losses.n)
+        self.linearized = inner + np.array([reach(place, g, zero) for g in gradients])
         self.comparators: tuple[Comparator, ...] = ()
+        self.unknown = ""
+        self.lower = np.full(len(self.t), -np.inf)
+        self.upper = self.linearized
         if isinstance(losses, CallbackLosses) and not losses.oblivious:
-            self.lower = np.full(len(self.t), -np.inf)
-            self.upper = self.linearized
+            self.unknown = "the losses of an adversary are known only where they were played"
             return
-        if place is None:
-            raise ValueError("the regret needs a feasible_set: without one there is no best point")
-        self.comparators = curve(losses, place, self.t)
+        try:
+            self.comparators = _best(losses, place, self.t)
+        except ValueError as error:
+            self.unknown = str(error)
+            return
+        lost = np.cumsum(result.loss)[self.t - 1]
         value = np.array([each.value for each in self.comparators])
         gap = np.array([each.gap for each in self.comparators])
         self.lower = lost - value
@@ -89,7 +110,7 @@ class Regret:
         The residuals of a curve are correlated, and the confidence interval does not know it. NaN
         where R(t) is not above 0 at three rounds.
         """
-        late = (self.t >= np.sqrt(self._result.rounds)) & (self.upper > 0)
+        late = (self.t >= np.sqrt(self._result.rounds)) & (self.upper > 0) & (self.upper < np.inf)
         if late.sum() < 3:
             return Slope(np.nan, np.nan, np.nan)
         fit = stats.linregress(np.log(self.t[late]), np.log(self.upper[late]))
@@ -104,7 +125,7 @@ class Regret:
         points : array_like of shape (T, n), optional
             One for each round.
         segments : sequence of int, optional
-            Where segments begin and end: increasing, from 0 to T.
+            Where segments begin and end: increasing, from 0 to the number T of rounds played.
 
         Returns
         -------
@@ -114,19 +135,23 @@ class Regret:
         Raises
         ------
         ValueError
-            Not one of points and segments is given, or it has another shape.
+            Not one of points and segments is given, or it has another shape; segments do not go
+            from 0 to T; the losses are those of an adversary, who cannot be asked again.
         """
         if (points is None) == (segments is None):
             raise ValueError("give points or segments")
-        result = self._result
-        lost = float(result.loss.sum())
-        losses: Any = result.losses
+        T = self._result.rounds
+        lost = float(self._result.loss.sum())
+        losses = self._result.losses[:T]
         if points is not None:
-            if result.rounds != losses.rounds:
-                losses = losses[: result.rounds]
             regret = lost - float(losses.along(points).sum())
             return Interval(regret, regret)
-        best = best_per_segment(losses, result.feasible_set, segments)
+        cuts = np.asarray(segments)
+        edges = cuts.tolist() if cuts.ndim == 1 and cuts.dtype.kind in "iu" else []
+        pairs = list(itertools.pairwise(edges))
+        if not pairs or edges[0] != 0 or edges[-1] != T or any(b <= a for a, b in pairs):
+            raise ValueError(f"segments must increase from 0 to T = {T}, got {segments!r}")
+        best = [best_fixed(losses[a:b], self._place) for a, b in pairs]
         value = sum(each.value for each in best)
         gap = sum(each.gap for each in best)
         return Interval(lost - value, lost - value + gap)
@@ -137,14 +162,17 @@ class Regret:
         for i in some:
             t, low, high = self.t[i], self.lower[i], self.upper[i]
             lines.append(f"{t:10d} {low:12.5g} {high:12.5g} {high / t:12.4g} {high / t**0.5:12.4g}")
+        if self.unknown:
+            lines.append(f"no best fixed point: {self.unknown}")
         return "\n".join(lines)
 
 
-def _least(place: Any, gradient: NDArray[Any]) -> float:
-    """The least inner product with a gradient over the set."""
-    if place is None:
-        return 0.0 if not gradient.any() else -np.inf
-    try:
-        return float(gradient @ place.linear_minimum(gradient))
-    except (ValueError, NotImplementedError):
-        return -np.inf
+def _best(losses: Any, place: Any, at: NDArray[np.int64]) -> tuple[Comparator, ...]:
+    """Find the best fixed points, once: from the first round on, whoever asks."""
+    data = () if isinstance(losses, CallbackLosses) else losses.data
+    # The data are the caller's, who may have changed them since.
+    key = (place, at.tobytes(), *(zlib.crc32(each) for each in data))
+    found = _found.setdefault(losses, {})
+    if key not in found:
+        found[key] = curve(losses, place, at)
+    return found[key]

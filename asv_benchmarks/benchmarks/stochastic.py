@@ -1,0 +1,224 @@
+"""Epochs of mini-batches, the gathering of batches, and the share of the optimizer's step."""
+
+import itertools
+import os
+import tempfile
+from functools import cache
+
+import numba
+import numpy as np
+
+from numbelief import AdaBelief, Adam, Optimizer, minimize_stochastic
+from numbelief.batches import Batches, Order
+
+from .common import Step, numbers, ratio, side_by_side
+
+ROWS, PIXELS, CLASSES, BATCH = 5_000, 784, 10, 128
+RATE, EPOCHS = 1e-3, 5
+
+
+@numba.njit
+def softmax_regression(x, grad, images, labels):
+    """The mean negative log likelihood of the labels, and its gradient."""
+    w, slopes = x.reshape(PIXELS, CLASSES), grad.reshape(PIXELS, CLASSES)
+    scores = np.dot(images, w)
+    loss = 0.0
+    for i in range(len(labels)):
+        row = scores[i]
+        row -= row.max()
+        k = labels[i]
+        loss -= row[k]
+        total = 0.0
+        for c in range(CLASSES):
+            row[c] = np.exp(row[c])
+            total += row[c]
+        loss += np.log(total)
+        for c in range(CLASSES):
+            row[c] /= total * len(labels)
+        row[k] -= np.float32(1) / len(labels)
+    np.dot(images.T, scores, slopes)
+    return loss / len(labels)
+
+
+@cache
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Random numbers in the place of 5,000 images of 28 by 28 pixels: their values do not count."""
+    random = np.random.default_rng(0)
+    images = random.random((ROWS, PIXELS), np.float32)
+    return images, random.integers(CLASSES, size=ROWS)
+
+
+def numbelief_epochs() -> Step:
+    """AdaBelief in machine code."""
+    x0 = np.zeros(PIXELS * CLASSES, np.float32)
+
+    def run():
+        return minimize_stochastic(
+            softmax_regression,
+            x0,
+            digits(),
+            batch_size=BATCH,
+            epochs=EPOCHS,
+            method=AdaBelief(RATE),
+            jac="inplace",
+            seed=0,
+        )
+
+    return run
+
+
+def torch_epochs() -> Step:
+    """The loop that one writes in PyTorch, with the fused Adam, over tensors on all cores."""
+    import torch
+
+    images, labels = map(torch.from_numpy, digits())
+    layer = torch.nn.Linear(PIXELS, CLASSES, bias=False)
+    optimizer = torch.optim.Adam(layer.parameters(), RATE, fused=True)
+
+    def run():
+        for _ in range(EPOCHS):
+            order = torch.randperm(ROWS)
+            for lo in range(0, ROWS, BATCH):
+                rows = order[lo : lo + BATCH]
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(layer(images[rows]), labels[rows]).backward()
+                optimizer.step()
+
+    return run
+
+
+def sklearn_epochs() -> Step:
+    """SGDClassifier, one row a step."""
+    from sklearn.linear_model import SGDClassifier
+
+    images, labels = digits()
+    model = SGDClassifier(loss="log_loss", max_iter=EPOCHS, tol=None, random_state=0)
+    return lambda: model.fit(images, labels)
+
+
+# ---- gathering
+
+
+def gathering(rows: int = 100_000) -> dict[str, Step]:
+    """An epoch of batches at random, against one of batches of a copy shuffled beforehand."""
+    data = numbers(rows * PIXELS).reshape(rows, PIXELS)
+    order = Order(rows, 0, True, False, None).of(0)
+    shuffled = data[order]
+    batches = Batches(data)
+    batches.begin(BATCH)
+    buffer = np.empty((BATCH, PIXELS), np.float32)
+
+    def gathered():
+        for lo in range(0, rows, BATCH):
+            batches.take(order[lo : lo + BATCH])
+
+    def copied():
+        for lo in range(0, rows, BATCH):
+            part = shuffled[lo : lo + BATCH]
+            buffer[: len(part)] = part
+
+    return {"gathered": gathered, "shuffled copy": copied}
+
+
+def mapped_peak(gigabytes: float) -> float:
+    """Megabytes that an epoch over a memory-mapped file adds to the peak of the process."""
+    import resource
+
+    rows = int(gigabytes * (1 << 30)) // (4 * PIXELS)
+    with tempfile.TemporaryDirectory(dir=os.environ.get("NUMBELIEF_SCRATCH")) as folder:
+        path = os.path.join(folder, "images.npy")
+        images = np.lib.format.open_memmap(path, "w+", np.float32, (rows, PIXELS))
+        for lo in range(0, rows, 1 << 14):
+            images[lo : lo + (1 << 14)] = 0.5
+        del images
+        labels = np.zeros(rows, np.int64)
+        x0 = np.zeros(PIXELS * CLASSES, np.float32)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        minimize_stochastic(
+            softmax_regression,
+            x0,
+            (np.load(path, mmap_mode="r"), labels),
+            batch_size=BATCH,
+            epochs=1,
+            method=AdaBelief(RATE),
+            jac="inplace",
+            seed=0,
+        )
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return (after - before) / 1024
+
+
+# ---- the share of the step
+
+
+def network(units: int = 1000) -> dict[str, Step]:
+    """A step of a network of two hidden layers in NumPy, and its optimizer's part alone."""
+    sizes = (PIXELS, units, units, CLASSES)
+    shapes = list(itertools.pairwise(sizes))
+    x = numbers(sum(a * b for a, b in shapes)) * np.float32(0.03)
+    g = np.empty_like(x)
+    edges = np.cumsum([0] + [a * b for a, b in shapes])
+
+    def layers(flat):
+        return [
+            flat[lo:hi].reshape(shape)
+            for lo, hi, shape in zip(edges[:-1], edges[1:], shapes, strict=True)
+        ]
+
+    weights, slopes = layers(x), layers(g)
+    images, labels = digits()[0][:BATCH], digits()[1][:BATCH]
+
+    def gradient():
+        outputs = [images]
+        for w in weights[:-1]:
+            outputs.append(np.maximum(outputs[-1] @ w, 0))
+        scores = outputs[-1] @ weights[-1]
+        scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+        delta = scores / scores.sum(axis=1, keepdims=True)
+        delta[np.arange(BATCH), labels] -= 1
+        for w, slope, output in zip(weights[::-1], slopes[::-1], outputs[::-1], strict=True):
+            np.matmul(output.T, delta, out=slope)
+            delta = (delta @ w.T) * (output > 0)
+
+    optimizer = Optimizer(Adam(1e-6), x)
+    gradient()
+
+    def step():
+        gradient()
+        optimizer.step(g)
+
+    return {"optimizer": lambda: optimizer.step(g), "step": step}
+
+
+class Epoch:
+    """Seconds of five epochs of softmax regression."""
+
+    def setup(self):
+        self.run = numbelief_epochs()
+        self.run()
+
+    def time_epochs(self):
+        self.run()
+
+    def track_times_faster_than_torch(self):
+        steps = {"torch": torch_epochs(), "numbelief": self.run}
+        return ratio(side_by_side(steps, calls=1, rounds=5), "torch", "numbelief")
+
+
+class Gathering:
+    """Time of an epoch's batches over that of copies of a shuffled array's; at most 1.3."""
+
+    unit = "ratio"
+
+    def track_time_over_shuffled_copy(self):
+        seconds = side_by_side(gathering(20_000), calls=1, rounds=5)
+        return ratio(seconds, "gathered", "shuffled copy")
+
+
+class Network:
+    """The optimizer's share of a step of the network of the Adam paper's 6.2; at most 0.1."""
+
+    unit = "ratio"
+
+    def track_share(self):
+        return ratio(side_by_side(network(), calls=5, rounds=5), "optimizer", "step")

@@ -1,0 +1,297 @@
+"""Data as mini-batches: what the user gave, the order of its rows, and the gathering of a batch."""
+
+import functools
+import mmap
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from numbelief import checkpoint
+from numbelief.checks import as_array
+
+# Pages of memory-mapped files are given back to the system when about so many bytes of them have
+# been read: they count as memory of the process. A smaller map may stay.
+_KEPT = 1 << 28
+# A page fault maps so many bytes around it.
+_FAULT = 1 << 16
+# So many rows stand for all of them in a fingerprint.
+_SAMPLE = 64
+
+
+class Order:
+    """Which rows make up each epoch: a function of the seed and the number of the epoch.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of the data.
+    seed : None, int, sequence of int, SeedSequence, BitGenerator or Generator
+        As `numpy.random.default_rng` takes it.
+    shuffle, replacement : bool
+        As in `numbelief.minimize_stochastic`.
+    weights : array_like of shape (rows,), optional
+        How likely each row is.
+    """
+
+    def __init__(
+        self, rows: int, seed: Any, shuffle: bool, replacement: bool, weights: Any
+    ) -> None:
+        for name, value in (("shuffle", shuffle), ("replacement", replacement)):
+            if not isinstance(value, (bool, np.bool)):
+                raise TypeError(f"{name} must be True or False, got {value!r}")
+        if not shuffle and (replacement or weights is not None):
+            what = "replacement=True" if replacement else "weights"
+            raise ValueError(f"{what} draws rows at random, which shuffle=False forbids")
+        self.random = bool(shuffle)
+        self.replacement = bool(replacement)
+        self.weights = None if weights is None else _as_weights(weights, rows)
+        self.rows = rows
+        #: Rows of an epoch.
+        self.size = rows
+        if self.weights is not None and not replacement:
+            self.size = int(np.count_nonzero(self.weights))
+        try:
+            #: What the epochs' generators are seeded with, besides their number.
+            self.entropy = int(np.random.default_rng(seed).integers(1 << 63))
+        except (TypeError, ValueError) as error:
+            message = f"seed must be as numpy.random.default_rng takes it: {error}"
+            raise type(error)(message) from None
+
+    def of(self, epoch: int) -> NDArray[np.int64]:
+        """The rows of an epoch, counted from 0, in their order."""
+        if not self.random:
+            return np.arange(self.rows)
+        sequence = np.random.SeedSequence(self.entropy, spawn_key=(epoch,))
+        random = np.random.Generator(np.random.PCG64(sequence))
+        if self.weights is None:
+            if self.replacement:
+                return random.integers(self.rows, size=self.rows)
+            return random.permutation(self.rows)
+        if self.replacement:
+            ends = np.cumsum(self.weights)
+            return np.searchsorted(ends / ends[-1], random.random(self.rows), side="right")
+        # Efraimidis and Spirakis (2006): the first to ring, of clocks with these rates.
+        with np.errstate(divide="ignore"):
+            times = random.exponential(size=self.rows) / self.weights
+        drawn: NDArray[np.int64] = times.argsort(kind="stable")[: self.size]
+        return drawn
+
+
+def _as_weights(weights: Any, rows: int) -> NDArray[np.float64]:
+    given = as_array(weights, "weights")
+    if given.dtype.kind not in "fiub":
+        raise TypeError(f"weights must hold real numbers, got dtype {given.dtype}")
+    if given.shape != (rows,):
+        raise ValueError(f"weights must have one number for each of {rows} rows, got {given.shape}")
+    wrong = ~(np.isfinite(given) & (given >= 0))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"weights must be finite and at least 0, got {given[row]} for row {row}")
+    if not given.any():
+        raise ValueError("weights must not all be 0")
+    return np.array(given, np.float64)
+
+
+class Batches:
+    """The data, and the memory into which the rows of a batch are gathered.
+
+    Parameters
+    ----------
+    data : tuple
+        Arrays, `scipy.sparse` CSR, or objects with ``__len__`` and index-array ``__getitem__``, of
+        one leading length. Anything else alone stands for a tuple of one.
+    name : str
+        The argument's name, for messages.
+
+    Attributes
+    ----------
+    rows : int
+        The leading length.
+    """
+
+    def __init__(self, data: Any, name: str = "data") -> None:
+        parts = data if isinstance(data, tuple) else (data,)
+        if not parts:
+            raise ValueError(f"{name} must hold at least one array, got an empty tuple")
+        self._parts = tuple(_as_rows(part, f"{name}[{i}]") for i, part in enumerate(parts))
+        lengths = [_length(part) for part in self._parts]
+        if len({*lengths}) > 1:
+            raise ValueError(f"the arrays of {name} must have one leading length, got {lengths}")
+        if lengths[0] == 0:
+            raise ValueError(f"{name} must not be empty, got arrays of length 0")
+        self.rows = lengths[0]
+        self._name = name
+        self._are_arrays = all(isinstance(part, np.ndarray) for part in self._parts)
+        self._whole: tuple[Any, ...] | None = None
+        self._buffers: tuple[Any, ...] | None = None
+        maps = [(found, part) for part in self._parts if (found := _file_map(part)) is not None]
+        self._maps = [found for found, _ in maps]
+        self._row_costs = sum(part[0].nbytes + _FAULT for _, part in maps)
+        self._read = 0
+
+    def whole(self) -> tuple[Any, ...]:
+        """All rows, in their order, not to be written to."""
+        return tuple(map(_whole, self._parts))
+
+    def begin(self, size: int | None) -> None:
+        """Get ready for batches of so many rows, or for one that is always all of them (None)."""
+        self._whole = self._buffers = None
+        if size is None:
+            self._whole = self.whole()
+        elif self._are_arrays:
+            shapes = ((size, *part.shape[1:]) for part in self._parts)
+            self._buffers = tuple(map(np.empty, shapes, (part.dtype for part in self._parts)))
+
+    def take(self, rows: NDArray[np.int64]) -> tuple[Any, ...]:
+        """These rows of each part, not to be written to, in memory that the next call may use."""
+        if self._whole is not None:
+            return self._whole
+        self.release(len(rows))
+        if self._buffers is None:
+            return tuple(_picked(part, rows) for part in self._parts)
+        batch = tuple(buffer[: len(rows)] for buffer in self._buffers)
+        for part, target in zip(self._parts, batch, strict=True):
+            # "clip", because "raise" goes by way of a copy.
+            np.take(part, rows, axis=0, out=target, mode="clip")
+        return tuple(map(_locked, batch))
+
+    @property
+    def pieces(self) -> NDArray[np.int64] | None:
+        """For machine code: where each part's rows lie, where they go, and how long they are.
+
+        None where a part is not made of rows of adjacent bytes.
+        """
+        if not self._are_arrays:
+            return None
+        if self._buffers is None:
+            return np.zeros((0, 4), np.int64)
+        if not all(map(_is_plain, self._parts)):
+            return None
+        return np.array(
+            [
+                (part.ctypes.data, part.strides[0], buffer.ctypes.data, buffer[0].nbytes)
+                for part, buffer in zip(self._parts, self._buffers, strict=True)
+            ]
+        )
+
+    @property
+    def most_rows(self) -> int:
+        """So many rows may be read before `release`; it matters for mapped files only."""
+        return max(1, _KEPT // self._row_costs) if self._row_costs else self.rows
+
+    def release(self, count: int) -> None:
+        """After the reading of so many rows: give the pages of mapped files back, if it is time."""
+        self._read += count
+        if self._read >= self.most_rows:
+            self._read = 0
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_DONTNEED)
+
+    def not_finite(self, rows: NDArray[np.int64]) -> list[str]:
+        """Which of these rows hold a number that is not finite, by part."""
+        return [
+            f"row {row} of {self._name}[{i}]"
+            for i, part in enumerate(self._parts)
+            for lo in range(0, len(rows), _SAMPLE)
+            for row in rows[lo : lo + _SAMPLE][_are_wrong(_picked(part, rows[lo : lo + _SAMPLE]))]
+        ]
+
+    @functools.cached_property
+    def fingerprint(self) -> str | None:
+        """What tells the data from others: the types, the length, and some rows."""
+        rows = np.unique(np.linspace(0, self.rows - 1, _SAMPLE).astype(np.int64))
+        parts: list[Any] = []
+        for part in self._parts:
+            some = _picked(part, rows)
+            sparse = scipy.sparse.issparse(some)
+            parts += [some.data, some.indices, some.indptr] if sparse else [np.asarray(some)]
+        return checkpoint.fingerprint((self.rows, *parts))
+
+
+def _as_rows(part: Any, name: str) -> Any:
+    """A part of the data in a form whose rows an array of indices picks."""
+    if scipy.sparse.issparse(part):
+        if part.format != "csr":
+            raise TypeError(f"{name} must be in CSR format, got {part.format}: use .tocsr()")
+        return part
+    if isinstance(part, (list, tuple, memoryview)) or hasattr(part, "iloc"):
+        part = as_array(part, name)
+    if isinstance(part, np.ndarray):
+        if part.ndim == 0:
+            raise ValueError(f"{name} must have rows, got a scalar")
+        if part.dtype.kind == "O":
+            raise TypeError(f"{name} must hold numbers of one dtype, got dtype object")
+        # A plain view: what np.memmap and np.matrix do besides is not wanted here.
+        return part.view(np.ndarray)
+    if not (hasattr(part, "__len__") and hasattr(part, "__getitem__")) or isinstance(
+        part, (str, bytes, dict)
+    ):
+        raise TypeError(
+            f"{name} must be an array, a CSR matrix, or have __len__ and __getitem__ for an array "
+            f"of indices, got {type(part).__name__}"
+        )
+    return part
+
+
+def _length(part: Any) -> int:
+    return int(part.shape[0]) if hasattr(part, "shape") else len(part)
+
+
+def _locked(array: NDArray[Any]) -> NDArray[Any]:
+    """A view that cannot be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _whole(part: Any) -> Any:
+    if isinstance(part, np.ndarray):
+        return _locked(part)
+    if scipy.sparse.issparse(part):
+        arrays = tuple(map(_locked, (part.data, part.indices, part.indptr)))
+        return type(part)(arrays, shape=part.shape, copy=False)
+    return _picked(part, np.arange(_length(part)))
+
+
+def _picked(part: Any, rows: NDArray[np.int64]) -> Any:
+    """Some rows of a part, not to be written to where NumPy can see to it."""
+    picked = part[rows]
+    if scipy.sparse.issparse(picked):
+        for array in (picked.data, picked.indices, picked.indptr):
+            array.flags.writeable = False
+    elif isinstance(picked, np.ndarray):
+        picked = _locked(picked)
+    return picked
+
+
+def _are_wrong(rows: Any) -> NDArray[np.bool]:
+    """Which of some rows hold a number that is not finite."""
+    if scipy.sparse.issparse(rows):
+        owner = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+        wrong: NDArray[np.bool] = np.isin(np.arange(rows.shape[0]), owner[~np.isfinite(rows.data)])
+        return wrong
+    values = np.asarray(rows)
+    if values.dtype.kind not in "fc":
+        return np.zeros(len(values), bool)
+    finite: NDArray[np.bool] = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
+    return ~finite
+
+
+def _is_plain(part: NDArray[Any]) -> bool:
+    """Whether the bytes of each row are adjacent, as machine code copies them."""
+    return part.dtype.isnative and part[:1].flags.c_contiguous
+
+
+def _file_map(part: Any) -> mmap.mmap | None:
+    """The large mapped file that an array looks into, if its pages may be given back."""
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return None
+    private = False
+    while isinstance(part, np.ndarray):
+        # Pages of a private map ("c") hold what was written to it, and nothing else does.
+        private = private or getattr(part, "mode", "r") == "c"
+        part = part.base
+    large = isinstance(part, mmap.mmap) and len(part) >= _KEPT
+    return part if large and not private else None

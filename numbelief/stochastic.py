@@ -1,0 +1,647 @@
+"""minimize_stochastic: mini-batches over arrays, from one row a step to all of them."""
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import OptimizeResult
+
+from numbelief import checkpoint, epochs, kernels, loop, native
+from numbelief.batches import Batches, Order
+from numbelief.checks import as_first_point, as_scalar, integer
+from numbelief.minimize import (
+    LOOK_EVERY_S,
+    STOPPED,
+    move_into,
+    progress_bar,
+    restored_optimizer,
+    takes_result,
+)
+from numbelief.optimizer import Optimizer, resolve_set
+from numbelief.options import TrainingOptions, read_options
+from numbelief.problem import Problem
+from numbelief.rules import Lookahead, Rule
+from numbelief.sets import FeasibleSet
+
+__all__ = ["minimize_stochastic"]
+
+_KIND = "numbelief.minimize_stochastic"
+_DONE, _PATIENCE, _GOAL, _TIME, _STOP = (
+    "All epochs are done.",
+    "No improvement for as many epochs as patience allows.",
+    "The loss reached the target.",
+    "Maximum time has been exceeded.",
+    "`callback` raised `StopIteration`.",
+)
+
+
+def minimize_stochastic(
+    fun: Callable[..., Any],
+    x0: ArrayLike,
+    data: Any,
+    *,
+    batch_size: int | None,
+    epochs: int,
+    method: str | Rule | Lookahead = "adabelief",
+    jac: Any = None,
+    seed: Any = None,
+    shuffle: bool = True,
+    replacement: bool = False,
+    drop_last: bool = False,
+    weights: ArrayLike | None = None,
+    feasible_set: FeasibleSet | None = None,
+    bounds: Any = None,
+    validation: Any = None,
+    callback: Callable[..., Any] | None = None,
+    options: dict[str, Any] | None = None,
+) -> OptimizeResult:
+    r"""Minimize a mean over the rows of data, from the gradients of mini-batches.
+
+    An epoch passes over the rows :math:`i` in random order. For each batch :math:`B` of them,
+    :math:`x_{t+1} = \Pi(x_t - \eta_t d_t)`, with the direction and rates that the rule makes of the
+    gradient of :math:`f(x_t; B)`.
+
+    Parameters
+    ----------
+    fun : callable
+        ``fun(x, *batch) -> float``, the mean loss of a batch, with the gradient as ``jac`` says.
+        ``batch`` has as many parts as data. It cannot be written to and holds its rows during the
+        call only: the next batch comes in the same memory. Around functions that Numba compiled
+        the epochs run in machine code, to the same bits.
+    x0 : array_like of shape (n,)
+        First point, never written to. float32 stays float32.
+    data : tuple of array_like
+        Arrays with one leading length N: NumPy arrays, `numpy.memmap`, `scipy.sparse` CSR, or
+        objects with ``__len__`` and ``__getitem__`` for an array of indices. They are not copied; a
+        file larger than memory may be mapped.
+    batch_size : int or None
+        Rows of a batch: 1 (stochastic gradient descent), k (mini-batches) or None (all of them, in
+        their own order). The last batch of an epoch has what is left.
+    epochs : int
+        Number of passes over the data.
+    method : str or Rule, default "adabelief"
+        A rule or its name, as for `minimize`. One without a rate takes its paper's.
+    jac : callable, bool or str, optional
+        As for `minimize`, with the batch in place of args.
+    seed : None, int, SeedSequence or Generator, optional
+        As `numpy.random.default_rng` takes it. One seed gives the same bits on any number of
+        threads (as far as fun does).
+    shuffle : bool, default True
+        False takes the rows in their order.
+    replacement : bool, default False
+        Draw each row from all of them, so that an epoch may see one twice.
+    drop_last : bool, default False
+        Leave out a last batch that is shorter.
+    weights : array_like of shape (N,), optional
+        How likely each row is drawn, in any unit. Without replacement every row of a weight above 0
+        comes once in an epoch, heavier ones rather earlier, as in `numpy.random.Generator.choice`.
+    feasible_set : FeasibleSet, optional
+        A set of `numbelief.sets` that x stays in.
+    bounds : scipy.optimize.Bounds or sequence of (min, max), optional
+        The same in SciPy's form; give one of the two.
+    validation : tuple of array_like or callable, optional
+        Data on which fun is evaluated, all at once, after each epoch, or ``validation(x) -> loss``.
+    callback : callable, optional
+        ``callback(xk)`` or ``callback(intermediate_result=res)`` after each epoch, with ``res.x,
+        res.fun, res.validation, res.learning_rate, res.epoch, res.nit``. StopIteration ends the
+        run.
+    options : dict, optional
+        Hyperparameters of a method given by name, and:
+
+        iterate : {"best", "last", "ema", "average"}, default "best"
+            The point to return: that after the epoch of the lowest loss (of validation, if there is
+            one, else the mean over the epoch's batches); the last; the exponential moving average;
+            the average of the tail.
+        ema_decay : float, default 0.999
+            Of the moving average, which begins at x0.
+        average_from : float, default 0.5
+            The share of all steps after which the average of the tail begins.
+        patience : int, optional
+            Stop after so many epochs without a lower loss.
+        target : float, default -inf
+            Stop when that loss is at most this.
+        maxtime : float, default inf
+            Seconds of this call after which it ends, with status 1.
+        step_callback : callable, optional
+            Called as callback, after each step; ``res.fun`` and ``res.jac`` are those of the batch.
+        max_norm, max_value : float, optional
+            Scale the gradient down to this Euclidean norm; then clip its coordinates.
+        disp, progress : bool, default False
+            Print a summary; show a progress bar with loss and rate (needs tqdm).
+        checkpoint : path-like, optional
+            File to which the run is written after each epoch, and every ``checkpoint_every`` steps
+            if that is given.
+        resume : bool or path-like, default False
+            Continue a checkpointed run, bit for bit: from this path, or with True from the
+            ``checkpoint`` file if it exists already. ``epochs`` may be larger than before; the seed
+            is the file's.
+        finite_difference, compiled
+            As for `minimize`.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        ``x``; ``fun``, its loss as explained at ``iterate``; ``jac``, the gradient of the last
+        batch; ``nit`` steps; ``nfev, njev``; ``epochs`` that were completed; ``history`` with
+        ``loss``, ``validation`` and ``learning_rate`` for each of them; ``success, status,
+        message``. Status 0: all epochs are done, or patience or target ended the run (only then
+        success is True); 1: maxtime; 3: a loss or gradient is not finite, x is the best point
+        before and the message names the rows; 99: a callback raised StopIteration.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is of the wrong type or out of range, arrays differ in length, a checkpoint is
+        of other data, fun or jac returned something of the wrong shape or type. What the user's
+        functions raise, they raise; the exception then carries the result so far as its attribute
+        ``intermediate_result``.
+
+    Warns
+    -----
+    OptimizeWarning
+        An option is not known; x0 lies outside the bounds.
+
+    Notes
+    -----
+    With iterate "last" or "best" and batches of all rows, the loss of an epoch is that of the point
+    at which it began, and this is the point that "best" compares and returns.
+
+    The rows of epoch e are drawn by a generator seeded with the seed and e. So a resumed run needs
+    no generator's past, and draws what the first would have drawn.
+
+    Examples
+    --------
+    Linear regression, 16 rows at a time:
+
+    >>> import numpy as np, numbelief
+    >>> random = np.random.default_rng(0)
+    >>> A = random.standard_normal((1000, 3))
+    >>> b = A @ [1.0, -2.0, 3.0]
+    >>> def loss_and_gradient(x, A, b):
+    ...     residual = A @ x - b
+    ...     return residual @ residual / (2 * len(b)), A.T @ residual / len(b)
+    >>> res = numbelief.minimize_stochastic(
+    ...     loss_and_gradient,
+    ...     np.zeros(3),
+    ...     (A, b),
+    ...     batch_size=16,
+    ...     epochs=10,
+    ...     method=numbelief.AdaBelief(learning_rate=0.05),
+    ...     jac=True,
+    ...     seed=1,
+    ... )
+    >>> res.success, res.x.round(3)
+    (True, array([ 1., -2.,  3.]))
+    """
+    rule, settings = read_options(method, None, options, TrainingOptions)
+    x = as_first_point(x0)
+    place = resolve_set(feasible_set, bounds, x.size)
+    x = move_into(place, x)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable, got {callback!r}")
+    if not isinstance(drop_last, (bool, np.bool)):
+        raise TypeError(f"drop_last must be True or False, got {drop_last!r}")
+    batches = Batches(data)
+    order = Order(batches.rows, seed, shuffle, replacement, weights)
+    size = _batch_size(batch_size, order.size)
+    count = integer("epochs", epochs)
+    examiner = None
+    if validation is not None and not callable(validation):
+        args = Batches(validation, "validation").whole()
+        examiner = Problem(fun, jac, args, x, place, settings.finite_difference, False).value
+    elif validation is not None:
+        examiner = lambda x: as_scalar(validation(x.copy()))  # noqa: E731
+    feed = _Feed(fun, jac, x, place, settings, batches, order, size, bool(drop_last))
+    training = _Training(feed, rule, x, place, settings, count, examiner, callback)
+    return training.go()
+
+
+def _batch_size(given: Any, rows: int) -> int:
+    if given is None:
+        return rows
+    size = integer("batch_size", given)
+    if not 1 <= size <= rows:
+        raise ValueError(f"batch_size must be between 1 and the {rows} rows, or None, got {given}")
+    return size
+
+
+class _Feed:
+    """The objective with a batch for its arguments, called from Python or from machine code."""
+
+    def __init__(
+        self,
+        fun: Any,
+        jac: Any,
+        x: NDArray[Any],
+        place: FeasibleSet | None,
+        settings: TrainingOptions,
+        batches: Batches,
+        order: Order,
+        size: int,
+        drop_last: bool,
+    ) -> None:
+        self.batches, self.order, self.size = batches, order, size
+        #: Rows that an epoch uses.
+        self.rows = order.size - (order.size % size if drop_last else 0)
+        #: Batches of an epoch.
+        self.count = -(-self.rows // size)
+        # All rows are always the same batch: nothing needs to be gathered, in any order.
+        drawn = order.replacement or order.weights is not None
+        batches.begin(None if size == batches.rows and not drawn else size)
+        pieces, compiled = batches.pieces, settings.compiled
+        if pieces is None:
+            if compiled:
+                raise TypeError(
+                    "data must be NumPy arrays whose rows are contiguous, for a loop in machine "
+                    "code: leave out options={'compiled': True}"
+                )
+            compiled = False
+        self.begin(0)
+        args = batches.take(self.rows_of(0))
+        self.problem = Problem(fun, jac, args, x, place, settings.finite_difference, compiled)
+        self._native: tuple[Any, ...] | None = None
+        if self.problem.native is not None:
+            objectives = [self.problem.native] * 2
+            if self.rows % size:
+                objectives[1] = self.problem.native.on(tuple(a[: self.rows % size] for a in args))
+            blocks = [objective.block(x.size) for objective in objectives]
+            data = np.array([block[0] for block in blocks])
+            self._native = (size, pieces, self.problem.native.address, data,
+                            tuple(block[1] for block in blocks))  # fmt: skip
+            self._alive = objectives, blocks
+
+    def begin(self, epoch: int) -> None:
+        """Draw the rows of an epoch."""
+        self.rows_of_epoch = self.order.of(epoch)[: self.rows]
+
+    def rows_of(self, k: int) -> NDArray[np.int64]:
+        """The rows of batch k."""
+        return self.rows_of_epoch[k * self.size : (k + 1) * self.size]
+
+    def evaluate(self, k: int, x: NDArray[Any], g: NDArray[Any]) -> float:
+        """The loss of batch k at x; g is filled."""
+        self.problem.args = self.batches.take(self.rows_of(k))
+        return self.problem.evaluate(x, g)
+
+    def bind(self, opt: Optimizer) -> tuple[Any, tuple[Any, ...]]:
+        """The loop of an epoch, and the objective as it takes it."""
+        parallel = opt.runs_parallel()
+        if self._native is None:
+            large = opt.x.size >= kernels.RELEASE_GIL_FROM
+            return epochs.bind(opt.inner, self.evaluate, parallel=parallel, nogil=large), ()
+        run = epochs.compile_epoch(opt.inner, parallel=parallel)
+        return run, (self.rows_of_epoch, *self._native)
+
+    @property
+    def most_steps(self) -> int:
+        """So many steps may be taken before `after`."""
+        return self.count if self._native is None else max(1, self.batches.most_rows // self.size)
+
+    def after(self, steps: int) -> None:
+        """Count what machine code has done."""
+        if self._native is None:
+            return
+        for block in self._native[-1]:
+            self.problem.nfev += int(block[native.CALLS])
+            self.problem.njev += int(block[native.CALLS])
+            block[native.CALLS] = 0
+        self.batches.release(steps * self.size)
+
+    @property
+    def calls(self) -> int:
+        """Evaluations in machine code since `after`."""
+        return sum(int(block[native.CALLS]) for block in self._native[-1]) if self._native else 0
+
+    def description(self) -> dict[str, Any]:
+        """What a checkpoint must agree with."""
+        order = self.order
+        return {
+            "rows": self.batches.rows,
+            "data": self.batches.fingerprint,
+            "batch_size": self.size,
+            "rows of an epoch": self.rows,
+            "shuffle": order.random,
+            "replacement": order.replacement,
+            "weights": checkpoint.fingerprint(order.weights),
+        }
+
+
+class _Training:
+    """A run between its steps: the arrays of the loop, and what is made of them."""
+
+    def __init__(
+        self,
+        feed: _Feed,
+        rule: Rule | Lookahead,
+        x: NDArray[Any],
+        place: FeasibleSet | None,
+        settings: TrainingOptions,
+        epochs: int,
+        examiner: Callable[[NDArray[Any]], float] | None,
+        callback: Callable[..., Any] | None,
+    ) -> None:
+        self.feed, self.settings, self.epochs, self.examiner = feed, settings, epochs, examiner
+        self.x, self.g = x, np.zeros_like(x)
+        self.optimizer = Optimizer(
+            rule, x, feasible_set=place, max_norm=settings.max_norm, max_value=settings.max_value
+        )
+        self.optimizer.rates(1)  # a schedule that fails does so before any work
+        self.epoch = self.batch = self.stale = 0
+        self.best_fun = self.figure = math.inf
+        self.rate = math.nan
+        start = int(settings.average_from * epochs * feed.count) + 1
+        empty = np.zeros(0, x.dtype)
+        #: What a checkpoint holds besides the optimizer and the numbers of the header.
+        self.kept: dict[str, NDArray[Any]] = {
+            "losses": np.full(feed.count, math.nan),
+            "best": x.copy(),
+            "began": x.copy() if feed.count == 1 else empty,
+            "fading": x.copy() if settings.iterate == "ema" else empty,
+            "mean": x.copy() if settings.iterate == "average" else empty,
+            "start": np.array(start),
+            "history": np.zeros((0, 3)),
+        }
+        self.callback, self.step_callback = (
+            None if call is None else _Callback(call) for call in (callback, settings.step_callback)
+        )
+        self.bar: Any = None
+        self.status, self.message = loop.RUNNING, "The run was interrupted."
+        self.began = time.perf_counter()
+
+    # ---- advancing
+
+    def go(self) -> OptimizeResult:
+        """Run to the end; on an exception, attach the result so far to it."""
+        name = type(self.optimizer.rule).__name__
+        try:
+            self._take_up()
+            self.bar = progress_bar(name, self.epochs * self.feed.count, self.settings.progress)
+            self._show()
+            while self.status == loop.RUNNING and self.epoch < self.epochs:
+                self._run_epoch()
+            if self.status == loop.RUNNING:
+                self.status, self.message = loop.CONVERGED, _DONE
+            self._save()
+            result = self.result()
+            if np.isfinite(result.x).all():
+                self.optimizer.report(result.x)
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # nothing may hide the user's own exception
+                error.intermediate_result = self.result()  # type: ignore[attr-defined]
+            raise
+        finally:
+            if self.bar is not None:
+                self.bar.close()
+        if self.settings.disp:
+            _print_summary(result)
+        return result
+
+    def _run_epoch(self) -> None:
+        self.feed.begin(self.epoch)
+        if self.batch == 0 and self.feed.count == 1:
+            self.kept["began"][:] = self.x
+        steps = 1
+        while self.batch < self.feed.count:
+            started = time.perf_counter()
+            if started - self.began >= self.settings.maxtime:
+                self.status, self.message = loop.MAXITER, _TIME
+                return
+            taken = self._advance(self._most(steps))
+            per_step = (time.perf_counter() - started) / max(taken, 1)
+            steps = max(1, min(16 * steps, int(LOOK_EVERY_S / max(per_step, 1e-9))))
+            self._show()
+            if self.status == loop.RUNNING and self.step_callback is not None:
+                self._call(self.step_callback, self._step_seen)
+            every = self.settings.checkpoint_every
+            if self.batch < self.feed.count and every and self.nit % every == 0:
+                self._save()
+            if self.status != loop.RUNNING:
+                if self.batch == self.feed.count and self.status == STOPPED:
+                    self._end_epoch()
+                return
+        self._end_epoch()
+        if self.status == loop.RUNNING and self.callback is not None:
+            self._call(self.callback, self._epoch_seen)
+        if self.status == loop.RUNNING and self.epoch < self.epochs:
+            self._save()
+
+    def _most(self, steps: int) -> int:
+        """How many steps may be taken before the next look."""
+        slow = self.settings.maxtime < math.inf and self.feed.problem.native is None
+        if self.step_callback is not None or slow:
+            return 1
+        every = self.settings.checkpoint_every
+        due = every - self.nit % every if every else steps
+        return min(steps, self.feed.count - self.batch, due, self.feed.most_steps)
+
+    def _advance(self, count: int) -> int:
+        """Take so many steps, fewer if a loss is not finite; return how many were taken."""
+        opt = self.optimizer
+        run, objective = self.feed.bind(opt)
+        kept = self.kept
+        averages = kept["fading"], self.settings.ema_decay, kept["mean"], int(kept["start"])
+        rates = opt.rates(count)
+        arrays = (rates, self.x, self.g, *opt.arrays, opt.options, kept["losses"], averages)
+        try:
+            taken = int(run(self.batch, *arrays, objective))
+        except native.Raised:
+            self.batch += self.feed.calls
+            self.feed.after(self.feed.calls)
+            self.feed.evaluate(self.batch, self.x, self.g)
+            raise RuntimeError(
+                "fun or jac raised in machine code, and not when called again"
+            ) from None
+        self.feed.after(taken)
+        self.batch += taken
+        self.rate = float(rates[max(taken, 1) - 1])
+        if taken < count:
+            self.status, self.message = loop.NONFINITE, self._what_is_not_finite()
+        return taken
+
+    def _what_is_not_finite(self) -> str:
+        loss = float(self.kept["losses"][self.batch])
+        what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+        message = f"NaN result encountered. In batch {self.batch} of epoch {self.epoch}, {what}"
+        rows = self.feed.batches.not_finite(self.feed.rows_of(self.batch))
+        if not rows:
+            return message + "; its data are finite."
+        more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
+        return f"{message}: {', '.join(rows[:3])}{more} is not finite."
+
+    def _end_epoch(self) -> None:
+        """Look at the epoch as a whole: its loss, validation, best point, and whether to stop."""
+        sizes = np.full(self.feed.count, self.feed.size)
+        sizes[-1] = self.feed.rows - self.feed.size * (self.feed.count - 1)
+        loss = float(self.kept["losses"] @ sizes / self.feed.rows)
+        point, validated = self._point(), math.nan
+        if self.examiner is not None:
+            validated = self.examiner(point)
+        elif self.feed.count == 1 and self.settings.iterate in ("best", "last"):
+            point = self.kept["began"]
+        self.figure = loss if self.examiner is None else validated
+        self.stale += 1
+        if self.figure < self.best_fun:
+            self.best_fun, self.stale = self.figure, 0
+            self.kept["best"][:] = point
+        row = [[loss, validated, self.rate]]
+        self.kept["history"] = np.concatenate([self.kept["history"], row])
+        self.epoch, self.batch = self.epoch + 1, 0
+        if self.status != loop.RUNNING:
+            return
+        if self.figure <= self.settings.target:
+            self.status, self.message = loop.CONVERGED, _GOAL
+        elif self.settings.patience is not None and self.stale >= self.settings.patience:
+            self.status, self.message = loop.CONVERGED, _PATIENCE
+
+    def _point(self) -> NDArray[Any]:
+        """The point that the run stands for: x or its average."""
+        if self.settings.iterate == "ema":
+            return self.kept["fading"]
+        if self.settings.iterate == "average" and self.nit >= self.kept["start"]:
+            return self.kept["mean"]
+        return self.x
+
+    @property
+    def nit(self) -> int:
+        """Number of steps."""
+        return self.optimizer.t
+
+    # ---- what others see
+
+    def _call(self, callback: "_Callback", seen: Callable[[], OptimizeResult]) -> None:
+        try:
+            callback(self.x, seen)
+        except StopIteration:
+            self.status, self.message = STOPPED, _STOP
+
+    def _step_seen(self) -> OptimizeResult:
+        return OptimizeResult(
+            x=self.x.copy(),
+            fun=float(self.kept["losses"][self.batch - 1]),
+            jac=self.g.copy(),
+            learning_rate=self.rate,
+            epoch=self.epoch,
+            nit=self.nit,
+        )
+
+    def _epoch_seen(self) -> OptimizeResult:
+        loss, validated, rate = map(float, self.kept["history"][-1])
+        return OptimizeResult(
+            x=self.x.copy(),
+            fun=loss,
+            validation=validated,
+            learning_rate=rate,
+            epoch=self.epoch,
+            nit=self.nit,
+        )
+
+    def _show(self) -> None:
+        if self.bar is None:
+            return
+        self.bar.update(self.epoch * self.feed.count + self.batch - self.bar.n)
+        if self.batch:
+            self.bar.set_postfix(
+                loss=f"{self.kept['losses'][self.batch - 1]:.4g}",
+                rate=f"{self.rate:.3g}",
+                refresh=False,
+            )
+
+    def result(self) -> OptimizeResult:
+        """What is known now, as SciPy's result."""
+        x, fun = self._point(), self.figure
+        best = self.settings.iterate == "best" or self.status == loop.NONFINITE
+        if best and (math.isfinite(self.best_fun) or not np.isfinite(x).all()):
+            x, fun = self.kept["best"], self.best_fun
+        names = ("loss", "validation", "learning_rate")
+        return OptimizeResult(
+            x=x.copy(),
+            fun=fun if math.isfinite(fun) else math.nan,
+            jac=self.g.copy(),
+            nit=self.nit,
+            nfev=self.feed.problem.nfev,
+            njev=self.feed.problem.njev,
+            epochs=self.epoch,
+            history=OptimizeResult(zip(names, self.kept["history"].T.copy(), strict=True)),
+            success=self.status == loop.CONVERGED,
+            status=self.status,
+            message=self.message,
+        )
+
+    # ---- files
+
+    def _save(self) -> None:
+        """Write the run to its checkpoint file."""
+        if self.settings.checkpoint is None:
+            return
+        header, arrays = self.optimizer.snapshot()
+        header |= {
+            "kind": _KIND,
+            "feed": self.feed.description(),
+            "entropy": self.feed.order.entropy,
+            "iterate": self.settings.iterate,
+            "ema_decay": self.settings.ema_decay,
+            "validated": self.examiner is not None,
+            "nfev": self.feed.problem.nfev,
+            "njev": self.feed.problem.njev,
+            **{name: getattr(self, name) for name in _PLACE},
+        }
+        checkpoint.write(self.settings.checkpoint, header, {**arrays, "g": self.g, **self.kept})
+
+    def _take_up(self) -> None:
+        """Continue a saved run, if there shall be one."""
+        source = self.settings.resume
+        if source is True:
+            source = self.settings.checkpoint if os.path.exists(self.settings.checkpoint) else None
+        if not source:
+            return
+        header, arrays = checkpoint.read(source, _KIND)
+        wanted = {
+            **self.feed.description(),
+            "iterate": self.settings.iterate,
+            "ema_decay": self.settings.ema_decay,
+            "validated": self.examiner is not None,
+        }
+        saved = {**header["feed"], **header}
+        wrong = [
+            f"{name} = {saved.get(name)!r} in the file, {value!r} given"
+            for name, value in wanted.items()
+            if saved.get(name) != value
+        ]
+        if wrong:
+            raise ValueError("the checkpoint does not match: " + "; ".join(wrong))
+        self.optimizer = restored_optimizer(self.optimizer, header, arrays)
+        self.g[...] = arrays["g"]
+        self.kept = {name: arrays[name] for name in self.kept}
+        for name in _PLACE:
+            setattr(self, name, header[name])
+        self.feed.order.entropy = header["entropy"]
+        self.feed.problem.nfev, self.feed.problem.njev = header["nfev"], header["njev"]
+
+
+# Where a run stands, in the header of its file.
+_PLACE = ("epoch", "batch", "stale", "best_fun", "figure", "rate")
+
+
+class _Callback:
+    """A user's callback of either form."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call, self._by_keyword = call, takes_result(call)
+
+    def __call__(self, x: NDArray[Any], seen: Callable[[], OptimizeResult]) -> None:
+        if self._by_keyword:
+            self._call(intermediate_result=seen())
+        else:
+            self._call(x.copy())
+
+
+def _print_summary(result: OptimizeResult) -> None:
+    print(result.message)
+    print(f"         Current loss: {result.fun:f}")
+    print(f"         Epochs: {result.epochs:d}")
+    print(f"         Steps: {result.nit:d}")

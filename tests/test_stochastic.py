@@ -1,0 +1,671 @@
+"""minimize_stochastic against a plain loop, its data in every form, and runs that are killed."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numba
+import numpy as np
+import pytest
+import scipy.sparse
+from cases import same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from scipy.optimize import OptimizeWarning
+
+import numbelief
+from numbelief import AdaBelief, Momentum, Optimizer, minimize_stochastic, schedules, sets
+from numbelief.batches import Batches, Order
+
+RANDOM = np.random.default_rng(7)
+A = RANDOM.standard_normal((103, 3))
+B = A @ [1.0, -2.0, 3.0] + 0.1 * RANDOM.standard_normal(103)
+RULE = AdaBelief(learning_rate=0.05)
+
+
+def both(x, A, b):
+    residual = A @ x - b
+    return residual @ residual / (2 * len(b)), A.T @ residual / len(b)
+
+
+def value(x, A, b):
+    return both(x, A, b)[0]
+
+
+def gradient(x, A, b):
+    return both(x, A, b)[1]
+
+
+@numba.njit
+def filled(x, grad, A, b):
+    grad[:] = 0.0
+    loss = 0.0
+    for i in range(b.size):
+        residual = -b[i]
+        for j in range(x.size):
+            residual += A[i, j] * x[j]
+        loss += residual * residual
+        for j in range(x.size):
+            grad[j] += residual * A[i, j]
+    grad /= b.size
+    return loss / (2 * b.size)
+
+
+@numba.njit
+def pair(x, A, b):
+    grad = np.empty_like(x)
+    return filled(x, grad, A, b), grad
+
+
+@numba.njit
+def apart(x, A, b):
+    return filled(x, np.empty_like(x), A, b)
+
+
+@numba.njit
+def slope(x, A, b):
+    grad = np.empty_like(x)
+    filled(x, grad, A, b)
+    return grad
+
+
+def run(fun=both, data=(A, B), jac=True, **changes):
+    given = {"batch_size": 16, "epochs": 3, "method": RULE, "seed": 5, **changes}
+    return minimize_stochastic(fun, np.zeros(3), data, jac=jac, **given)
+
+
+def same_runs(a, b):
+    """Whether two results have the same bits in all that does not depend on how they came about."""
+    return (
+        same_bits(a.x, b.x)
+        and same_bits(np.array(a.fun), np.array(b.fun))
+        and same_bits(a.history.loss, b.history.loss)
+        and same_bits(a.history.validation, b.history.validation)
+        and (a.nit, a.epochs, a.status) == (b.nit, b.epochs, b.status)
+    )
+
+
+# ---- the loop
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 103, None])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_steps_are_those_of_a_plain_loop(size, drop_last):
+    orders = []
+
+    def recorded(x, A, b, rows):
+        orders.append(rows.copy())
+        return both(x, A, b)
+
+    res = run(recorded, (A, B, np.arange(103)), batch_size=size, drop_last=drop_last)
+    x = np.zeros(3)
+    opt = Optimizer(RULE, x)
+    for rows in orders:
+        opt.step(gradient(x, A[rows], B[rows]))
+    if size not in (103, None):
+        assert same_bits(res.x, x)
+    whole, rest = divmod(103, size or 103)
+    assert res.nit == len(orders) == 3 * (whole + (rest > 0 and not drop_last))
+    for epoch in np.split(np.concatenate(orders), 3):
+        assert len({*epoch}) == len(epoch)  # no row twice
+
+
+@pytest.mark.parametrize(
+    ("fun", "jac"), [(pair, True), (filled, "inplace"), (apart, slope)], ids=["pair", "in", "apart"]
+)
+@pytest.mark.parametrize("size", [16, None])
+def test_machine_code_has_the_bits_of_python(fun, jac, size):
+    both_ways = [
+        run(fun, jac=jac, batch_size=size, options={"compiled": compiled})
+        for compiled in (True, False)
+    ]
+    assert same_runs(*both_ways)
+    assert same_bits(both_ways[0].jac, both_ways[1].jac)
+    assert both_ways[0].nfev == both_ways[1].nfev == both_ways[0].nit
+
+
+@pytest.mark.parametrize("iterate", ["best", "last", "ema", "average"])
+def test_machine_code_with_everything_on(iterate, tmp_path):
+    def once(compiled):
+        options = {"iterate": iterate, "compiled": compiled, "max_norm": 1.0, "ema_decay": 0.9}
+        return run(
+            pair,
+            epochs=6,
+            validation=(A[:20], B[:20]),
+            bounds=[(-1, 1)] * 3,
+            weights=np.arange(103.0),
+            method=AdaBelief(learning_rate=schedules.inverse_sqrt(0.1)),
+            options=options,
+        )
+
+    assert same_runs(once(True), once(False))
+
+
+def test_float32_stays_float32():
+    seen = set()
+
+    def typed(x, A, b):
+        seen.add((x.dtype, A.dtype))
+        return both(x, A, b)
+
+    data = A.astype(np.float32), B.astype(np.float32)
+    res = minimize_stochastic(
+        typed, np.zeros(3, np.float32), data, batch_size=8, epochs=1, method=RULE, jac=True
+    )
+    assert seen == {(np.dtype(np.float32), np.dtype(np.float32))}
+    assert res.x.dtype == np.float32
+
+
+@pytest.mark.parametrize("jac", [gradient, None, "3-point"], ids=["gradient", "2-point", "3-point"])
+def test_other_forms_of_gradient(jac):
+    assert_allclose(run(value, jac=jac).x, run().x, atol=1e-5)
+
+
+def test_epoch_loss_is_the_mean_over_rows():
+    res = run(epochs=1, method=numbelief.SGD(learning_rate=0.0))
+    assert_allclose(res.history.loss, [value(np.zeros(3), A, B)])
+
+
+def test_full_batches_are_gradient_descent():
+    rule = Momentum(learning_rate=0.3)
+    res = run(batch_size=None, epochs=20, method=rule)
+    x = np.zeros(3)
+    opt = Optimizer(rule, x)
+    points = []
+    for _ in range(20):
+        points.append(x.copy())
+        opt.step(gradient(x, A, B))
+    losses = [value(point, A, B) for point in points]
+    assert_allclose(res.history.loss, losses, rtol=1e-12)
+    assert same_bits(res.x, points[int(np.argmin(losses))])
+    assert same_bits(run(batch_size=None, epochs=20, method=rule, options={"iterate": "last"}).x, x)
+
+
+# ---- which point
+
+
+def trajectory(**changes):
+    points = []
+    options = {"step_callback": lambda x: points.append(x), **changes.pop("options", {})}
+    return run(options=options, **changes), np.array(points)
+
+
+def test_averages():
+    decay = 0.8
+    res, points = trajectory(options={"iterate": "ema", "ema_decay": decay})
+    mean = np.zeros(3)
+    for x in points:
+        mean = decay * mean + (1 - decay) * x
+    assert_allclose(res.x, mean, rtol=1e-12)
+    res, points = trajectory(options={"iterate": "average", "average_from": 0.5})
+    assert_allclose(res.x, points[len(points) // 2 :].mean(0), rtol=1e-12)
+
+
+def test_best_point_is_that_of_the_best_epoch():
+    rule = numbelief.SGD(learning_rate=lambda t: 0.05 if t < 15 else 4.0)  # then it diverges
+    res, points = trajectory(epochs=4, method=rule, validation=(A, B))
+    losses = [value(x, A, B) for x in points[6::7]]
+    assert_allclose(res.history.validation, losses, rtol=1e-12)
+    assert np.argmin(losses) < 3
+    assert same_bits(res.x, points[6::7][np.argmin(losses)])
+    assert res.fun == min(res.history.validation)
+
+
+def test_patience_and_target():
+    rule = numbelief.SGD(learning_rate=0.0)
+    res = run(epochs=50, method=rule, validation=lambda x: 1.0, options={"patience": 4})
+    assert (res.epochs, res.status, res.success) == (5, 0, True)
+    assert "patience" in res.message
+    res = run(epochs=500, options={"target": 1.0})
+    assert res.epochs < 500
+    assert res.success
+    assert res.fun <= 1.0 < res.history.loss[-2]
+
+
+# ---- callbacks
+
+
+def test_callbacks_see_steps_and_epochs():
+    steps, epochs = [], []
+    res = run(
+        callback=lambda intermediate_result: epochs.append(intermediate_result),
+        options={"step_callback": lambda intermediate_result: steps.append(intermediate_result)},
+        validation=(A, B),
+    )
+    assert [each.epoch for each in epochs] == [1, 2, 3]
+    assert [each.nit for each in epochs] == [7, 14, 21]
+    assert [each.fun for each in epochs] == list(res.history.loss)
+    assert [each.validation for each in epochs] == list(res.history.validation)
+    assert [each.nit for each in steps] == list(range(1, 22))
+    assert [each.epoch for each in steps] == [0] * 7 + [1] * 7 + [2] * 7
+    assert steps[-1].learning_rate == 0.05
+    assert_allclose(np.mean([each.fun for each in steps[:6]]), np.mean([s.fun for s in steps[:6]]))
+
+
+@pytest.mark.parametrize("fun", [both, pair])
+@pytest.mark.parametrize("where", ["epoch", "step"])
+def test_stop_iteration(fun, where):
+    def stop(x):
+        raise StopIteration
+
+    hooks = {"epoch": {"callback": stop}, "step": {"options": {"step_callback": stop}}}
+    res = run(fun, **hooks[where])
+    assert (res.status, res.success) == (99, False)
+    assert res.nit == (7 if where == "epoch" else 1)
+
+
+def test_progress_shows_loss_and_rate(capsys):
+    pytest.importorskip("tqdm")
+    run(options={"progress": True, "disp": True})
+    out, err = capsys.readouterr()
+    assert "21/21" in err
+    assert "loss=" in err
+    assert "rate=0.05" in err
+    assert "Epochs: 3" in out
+
+
+def test_maxtime():
+    res = run(epochs=10**9, options={"maxtime": 0.05})
+    assert (res.status, res.success) == (1, False)
+
+
+# ---- data
+
+
+class Indexed:
+    """Rows on request, as a data set of one's own."""
+
+    def __init__(self, array):
+        self._array = array
+
+    def __len__(self):
+        return len(self._array)
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, np.ndarray)
+        return self._array[rows]
+
+
+def mapped(path):
+    np.save(path, A)
+    return np.load(path, mmap_mode="r")
+
+
+@pytest.mark.parametrize("size", [16, None])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda path: (np.asfortranarray(A), B),
+        lambda path: (np.repeat(A, 2, axis=0)[::2], np.ascontiguousarray(B[::-1])[::-1]),
+        lambda path: (mapped(path), B),
+        lambda path: (Indexed(A), B),
+        lambda path: (scipy.sparse.csr_array(A), B),
+        lambda path: (scipy.sparse.csr_matrix(A), B),
+        lambda path: (A.tolist(), B.tolist()),
+        lambda path: (A.astype(">f8"), B),
+    ],
+    ids=["fortran", "strided", "mapped", "indexed", "csr_array", "csr_matrix", "list", "endian"],
+)
+def test_data_in_every_form(form, size, tmp_path):
+    expected = run(batch_size=size)
+    found = run(data=form(tmp_path / "data.npy"), batch_size=size)
+    assert_allclose(found.x, expected.x, rtol=1e-12)
+    assert_allclose(found.history.loss, expected.history.loss, rtol=1e-12)
+
+
+def test_machine_code_reads_strided_rows():
+    data = np.repeat(A, 2, axis=0)[::2], np.ascontiguousarray(B[::-1])[::-1]
+    assert same_bits(run(pair, data=data, options={"compiled": True}).x, run(pair).x)
+    assert same_bits(run(pair, data=(np.asfortranarray(A), B)).x, run(pair).x)
+    with pytest.raises(TypeError, match="rows are contiguous"):
+        run(pair, data=(np.asfortranarray(A), B), options={"compiled": True})
+
+
+def test_one_array_stands_for_a_tuple():
+    res = minimize_stochastic(
+        lambda x, a: (((x - a) ** 2).mean(), 2 * (x - a.mean(keepdims=True))),
+        [0.0],
+        np.arange(10.0),
+        batch_size=None,
+        epochs=200,
+        method=numbelief.SGD(learning_rate=0.4),
+        jac=True,
+    )
+    assert_allclose(res.x, [4.5])
+
+
+@pytest.mark.parametrize("size", [16, None])
+@pytest.mark.parametrize("data", [(A, B), (scipy.sparse.csr_array(A), B)], ids=["dense", "csr"])
+def test_batches_cannot_be_written_to(data, size):
+    def writes(x, A, b):
+        (A.data if scipy.sparse.issparse(A) else A)[0] = 1
+        return both(x, A, b)
+
+    before = A.copy(), B.copy()
+    with pytest.raises(ValueError, match="read-only"):
+        run(writes, data=data, batch_size=size)
+    assert same_bits(A, before[0])
+    data[0][0, 0] *= 1  # the caller's array is not locked
+
+
+def test_compiled_functions_cannot_write_to_batches():
+    @numba.njit
+    def writes(x, A, b):
+        A[0, 0] = 1.0
+        return 0.0, x
+
+    with pytest.raises(TypeError, match="[Rr]ead-?only|readonly"):
+        run(writes)
+
+
+def test_large_mapped_files_are_given_back(monkeypatch, tmp_path):
+    monkeypatch.setattr("numbelief.batches._KEPT", 1 << 20)
+    path = tmp_path / "data.npy"
+    rows = np.lib.format.open_memmap(path, "w+", np.float64, (1 << 14, 16))
+    rows[:] = np.arange(len(rows))[:, None]
+    rows.flush()
+    batches = Batches(np.load(path, mmap_mode="r"))
+    assert batches.most_rows == (1 << 20) // (128 + (1 << 16))
+    batches.begin(100)
+    for epoch in range(2):
+        for picked in np.split(np.random.default_rng(epoch).permutation(1 << 14)[:16000], 160):
+            assert (batches.take(picked)[0] == picked[:, None]).all()
+    private = np.load(path, mmap_mode="c")
+    private[0] = -1
+    batches = Batches(private)
+    batches.release(1 << 30)
+    assert (private[0] == -1).all()
+
+
+# ---- the order of the rows
+
+
+@given(
+    rows=st.integers(1, 40),
+    seed=st.integers(0, 2**32),
+    epoch=st.integers(0, 5),
+    replacement=st.booleans(),
+    weighted=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_orders(rows, seed, epoch, replacement, weighted):
+    weights = np.arange(rows, 0, -1) % 5 + (rows == 5) if weighted else None
+    weights = None if weighted and not weights.any() else weights
+    first, second = (Order(rows, seed, True, replacement, weights) for _ in range(2))
+    order = first.of(epoch)
+    assert same_bits(order, second.of(epoch))
+    assert len(order) == first.size
+    assert ((order >= 0) & (order < rows)).all()
+    if weights is not None:
+        assert (np.asarray(weights)[order] > 0).all()
+    if not replacement:
+        assert len({*order}) == len(order)
+        assert len(order) == (rows if weights is None else np.count_nonzero(weights))
+
+
+def test_weights_are_frequencies():
+    weights = np.array([1.0, 0.0, 2.0, 5.0])
+    order = Order(4, 0, True, True, weights)
+    drawn = np.concatenate([order.of(epoch) for epoch in range(4000)])
+    assert_allclose(np.bincount(drawn, minlength=4) / len(drawn), weights / 8, atol=0.01)
+    order = Order(4, 0, True, False, weights)
+    firsts = [order.of(epoch)[0] for epoch in range(8000)]
+    assert_allclose(np.bincount(firsts, minlength=4) / 8000, weights / 8, atol=0.02)
+
+
+def test_epochs_differ_and_seeds_decide():
+    order = Order(1000, 3, True, False, None)
+    assert (order.of(0) != order.of(1)).any()
+    assert same_runs(run(seed=1), run(seed=1))
+    assert not same_runs(run(seed=1), run(seed=2))
+    assert not same_runs(run(seed=None), run(seed=None))
+    assert same_runs(run(seed=np.random.default_rng(4)), run(seed=np.random.default_rng(4)))
+    assert (Order(5, None, False, False, None).of(3) == np.arange(5)).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_any_number_of_threads(threads, monkeypatch):
+    before = numba.get_num_threads()
+    if threads > before:
+        pytest.skip("one core")
+    monkeypatch.setattr("numbelief.kernels.PARALLEL_FROM", 1)
+    numba.set_num_threads(threads)
+    try:
+        found = run(pair, options={"iterate": "ema"})
+    finally:
+        numba.set_num_threads(before)
+    monkeypatch.undo()
+    assert same_runs(found, run(pair, options={"iterate": "ema"}))
+
+
+# ---- sets
+
+
+def test_every_point_is_in_the_set():
+    ball = sets.Ball(radius=0.5)
+    res, points = trajectory(feasible_set=ball, fun=pair)
+    assert all(map(ball.contains, points))
+    assert_allclose(np.linalg.norm(res.x), 0.5)
+    with pytest.warns(OptimizeWarning, match="not within"):
+        minimize_stochastic(
+            both, np.full(3, 9.0), (A, B), batch_size=9, epochs=1, jac=True, bounds=[(0, 1)] * 3
+        )
+
+
+# ---- what is not finite
+
+
+@pytest.mark.parametrize("fun", [both, pair])
+def test_nan_in_the_data_is_named(fun):
+    data = A.copy(), B.copy()
+    data[0][40, 1] = np.nan
+    res = run(fun, data=data)
+    assert (res.status, res.success) == (3, False)
+    assert "row 40 of data[0]" in res.message
+    assert np.isfinite(res.x).all()
+
+
+def test_divergence_keeps_the_best_point():
+    rule = numbelief.SGD(learning_rate=lambda t: 0.05 if t < 15 else 1e200)
+    res = run(pair, epochs=10, method=rule)
+    assert res.status == 3
+    assert "data are finite" in res.message
+    assert res.epochs >= 2
+    assert res.fun == min(res.history.loss)
+    assert np.isfinite(res.x).all()
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("fun", [both, pair])
+@pytest.mark.parametrize("iterate", ["best", "ema", "average"])
+def test_resumed_runs_have_the_same_bits(fun, iterate, tmp_path):
+    def go(**options):
+        common = {"iterate": iterate, "checkpoint": tmp_path / "c", "checkpoint_every": 3}
+        rule = AdaBelief(learning_rate=schedules.cosine(0.1, steps=30))
+        return run(fun, epochs=5, method=rule, validation=(A, B), options={**common, **options})
+
+    def interrupt(intermediate_result):
+        if intermediate_result.nit == stop:
+            raise KeyboardInterrupt
+
+    whole = go()
+    for stop in (1, 6, 7, 8, 14, 20):
+        (tmp_path / "c").unlink()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            go(step_callback=interrupt)
+        assert caught.value.intermediate_result.nit == stop
+        assert same_runs(go(resume=True), whole)
+    assert same_runs(go(resume=True), whole)  # of a run that had ended
+
+
+def test_more_epochs_than_before(tmp_path):
+    path = tmp_path / "c"
+    run(epochs=2, options={"checkpoint": path})
+    assert same_runs(run(epochs=4, options={"resume": path}), run(epochs=4))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": (A[:-1], B[:-1])}, "rows = 103 in the file, 102 given"),
+        ({"data": (A + 1, B)}, "data = "),
+        ({"batch_size": 15}, "batch_size = 16 in the file, 15 given"),
+        ({"shuffle": False}, "shuffle"),
+        ({"replacement": True}, "replacement"),
+        ({"weights": np.ones(103)}, "weights"),
+        ({"drop_last": True}, "rows of an epoch"),
+        ({"method": AdaBelief(learning_rate=0.1)}, "learning_rate"),
+        ({"bounds": [(-1, 1)] * 3}, "bounds"),
+        ({"validation": (A, B)}, "validated"),
+        ({"options": {"iterate": "ema"}}, "iterate"),
+    ],
+)
+def test_checkpoint_of_something_else(change, message, tmp_path):
+    path = tmp_path / "c"
+    run(options={"checkpoint": path})
+    options = (
+        {"resume": path, **change.pop("options", {})} if "options" in change else {"resume": path}
+    )
+    with pytest.raises(ValueError, match=message):
+        run(options=options, **change)
+
+
+_VICTIM = """
+import sys, numpy as np, numba, numbelief
+sys.path.insert(0, {tests!r})
+from test_stochastic import A, B, pair, both
+fun = {{"pair": pair, "both": both}}[sys.argv[2]]
+slow = lambda x: sum(range(2000))
+options = {{"checkpoint": sys.argv[1], "resume": True, "checkpoint_every": 5, "iterate": "ema"}}
+if fun is both:
+    options["step_callback"] = slow
+print("ready", flush=True)
+res = numbelief.minimize_stochastic(
+    fun, np.zeros(3), (A, B), batch_size=8, epochs={epochs}, jac=True, seed=11,
+    method=numbelief.AdaBelief(learning_rate=numbelief.schedules.inverse_sqrt(0.1)),
+    validation=(A, B), options=options,
+)
+np.savez(sys.argv[3], x=res.x, fun=res.fun, loss=res.history.loss, best=res.history.validation)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+@pytest.mark.parametrize("fun", ["both", "pair"])
+def test_killed_at_random_and_resumed(fun, tmp_path):
+    random = np.random.default_rng(0)
+    root = pathlib.Path(numbelief.__file__).parents[1]
+    search = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+    code = _VICTIM.format(tests=str(pathlib.Path(__file__).parent), epochs=60)
+
+    def begin(name):
+        files = [str(tmp_path / part) for part in (f"{name}.checkpoint", f"{name}.npz")]
+        return subprocess.Popen(
+            [sys.executable, "-c", code, files[0], fun, files[1]],
+            env={**os.environ, "PYTHONPATH": search},
+            stdout=subprocess.PIPE,
+        )
+
+    whole = begin("whole")
+    whole.communicate(timeout=300)
+    assert whole.returncode == 0
+    kills = 0
+    while kills < 10:
+        victim = begin("killed")
+        victim.stdout.readline()
+        time.sleep(random.uniform(0, 0.25))
+        victim.kill()
+        victim.communicate()
+        kills += 1
+        if victim.returncode == 0:  # it was quicker: begin anew
+            (tmp_path / "killed.checkpoint").unlink(missing_ok=True)
+    last = begin("killed")
+    last.communicate(timeout=300)
+    assert last.returncode == 0
+    with np.load(tmp_path / "whole.npz") as one, np.load(tmp_path / "killed.npz") as other:
+        assert all(same_bits(one[name], other[name]) for name in one.files)
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"data": (A, B[:-1])}, ValueError, r"one leading length, got \[103, 102\]"),
+        ({"data": ()}, ValueError, "at least one array"),
+        ({"data": (A[:0], B[:0])}, ValueError, "data must not be empty"),
+        ({"data": (A, 3.0)}, TypeError, r"data\[1\] must be an array"),
+        ({"data": (A, np.float64(3.0))}, TypeError, r"data\[1\]"),
+        ({"data": (scipy.sparse.csc_array(A), B)}, TypeError, "CSR"),
+        ({"batch_size": 0}, ValueError, "batch_size must be between 1 and the 103 rows"),
+        ({"batch_size": 104}, ValueError, "batch_size"),
+        ({"batch_size": 1.5}, ValueError, "batch_size"),
+        ({"batch_size": "8"}, TypeError, "batch_size"),
+        ({"epochs": -1}, ValueError, "epochs"),
+        ({"epochs": None}, TypeError, "epochs"),
+        ({"seed": "x"}, TypeError, "seed"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"shuffle": 1}, TypeError, "shuffle"),
+        ({"replacement": "no"}, TypeError, "replacement"),
+        ({"drop_last": 2}, TypeError, "drop_last"),
+        ({"shuffle": False, "replacement": True}, ValueError, "shuffle=False"),
+        ({"shuffle": False, "weights": np.ones(103)}, ValueError, "shuffle=False"),
+        ({"weights": np.ones(3)}, ValueError, "weights must have one number for each of 103"),
+        ({"weights": -np.ones(103)}, ValueError, "weights must be finite and at least 0"),
+        ({"weights": np.zeros(103)}, ValueError, "not all be 0"),
+        ({"weights": ["a"] * 103}, TypeError, "weights"),
+        ({"validation": (A[:0], B[:0])}, ValueError, "validation must not be empty"),
+        ({"validation": (A, B[:-1])}, ValueError, "validation must have one leading length"),
+        ({"callback": 3}, TypeError, "callback"),
+        ({"method": "adem"}, ValueError, "did you mean 'adam"),
+        ({"options": {"patience": 0}}, ValueError, "patience"),
+        ({"options": {"iterate": "first"}}, ValueError, "iterate must be 'best', 'last', 'ema' or"),
+        ({"options": {"ema_decay": 1.0}}, ValueError, "ema_decay"),
+        ({"options": {"step_callback": 1}}, TypeError, "step_callback"),
+        ({"options": {"resume": True}}, ValueError, "resume"),
+    ],
+)
+def test_bad_input(change, error, message):
+    calls = []
+
+    def counted(x, *batch):
+        calls.append(1)
+        return both(x, *batch)
+
+    with pytest.raises(error, match=message):
+        run(counted, **change)
+    assert not calls
+
+
+def test_unknown_options_warn():
+    with pytest.warns(OptimizeWarning, match="Unknown solver options: gtol"):
+        run(options={"gtol": 1e-3})
+
+
+@pytest.mark.parametrize("fun", [both, pair])
+def test_exceptions_keep_the_result_so_far(fun):
+    data = A.copy(), B, np.arange(103.0)
+
+    def fails(x, A, b, rows):
+        if (rows == 50).any() and x[0] != 0:
+            raise ZeroDivisionError("row 50")
+        return fun.py_func(x, A, b) if hasattr(fun, "py_func") else fun(x, A, b)
+
+    if fun is pair:
+
+        @numba.njit
+        def fails(x, A, b, rows):
+            if (rows == 50).any() and x[0] != 0:
+                raise ZeroDivisionError("row 50")
+            return pair(x, A, b)
+
+    with pytest.raises(ZeroDivisionError, match="row 50") as caught:
+        run(fails, data=data)
+    first = int(np.argmax(Order(103, 5, True, False, None).of(0) == 50)) // 16
+    assert caught.value.intermediate_result.nit == first
