@@ -109,14 +109,20 @@ def _salt() -> str:
 
 def bind(rule: Rule, evaluate: Any, *, parallel: bool, nogil: bool) -> Any:
     """The loop around an objective that Python calls, as ``evaluate(k, x, g)``."""
-    names = {
-        name: kernels.jit(kernels.lift(part, f"{parallel:d}_{_salt()}"), parallel=parallel)
-        for name, part in (("note", _note), ("average", _average))
-    }
-    names["step"] = kernels.compile_step(rule, parallel=parallel, nogil=nogil)
     return kernels.lift(
-        epoch, "in_python", borrow=lambda arrays: arrays, evaluate=evaluate, **names
+        epoch,
+        "in_python",
+        borrow=lambda arrays: arrays,
+        evaluate=evaluate,
+        note=_compile_part(_note, False),
+        average=_compile_part(_average, parallel),
+        step=kernels.compile_step(rule, parallel=parallel, nogil=nogil),
     )
+
+
+@functools.cache
+def _compile_part(part: Any, parallel: bool) -> Any:
+    return kernels.jit(kernels.lift(part, f"{parallel:d}_{_salt()}"), parallel=parallel)
 
 
 def compile_epoch(rule: Rule, *, parallel: bool) -> Any:

@@ -171,6 +171,8 @@ def minimize_stochastic(
     With iterate "last" or "best" and batches of all rows, the loss of an epoch is that of the point
     at which it began, and this is the point that "best" compares and returns.
 
+    Of a `Lookahead`, "last" and "best" take the slow weights, as its paper does.
+
     The rows of epoch e are drawn by a generator seeded with the seed and e. So a resumed run needs
     no generator's past, and draws what the first would have drawn.
 
@@ -499,11 +501,13 @@ class _Training:
             self.status, self.message = loop.CONVERGED, _PATIENCE
 
     def _point(self) -> NDArray[Any]:
-        """The point that the run stands for: x or its average."""
+        """The point that the run stands for: x, its average, or a Lookahead's slow weights."""
         if self.settings.iterate == "ema":
             return self.kept["fading"]
         if self.settings.iterate == "average" and self.nit >= self.kept["start"]:
             return self.kept["mean"]
+        if self.nit and self.settings.iterate in ("best", "last"):
+            return self.optimizer.state.get("slow", self.x)
         return self.x
 
     @property

@@ -18,7 +18,15 @@ from numpy.testing import assert_allclose
 from scipy.optimize import OptimizeWarning
 
 import numbelief
-from numbelief import AdaBelief, Momentum, Optimizer, minimize_stochastic, schedules, sets
+from numbelief import (
+    AdaBelief,
+    Momentum,
+    Optimizer,
+    epochs,
+    minimize_stochastic,
+    schedules,
+    sets,
+)
 from numbelief.batches import Batches, Order
 
 RANDOM = np.random.default_rng(7)
@@ -213,6 +221,26 @@ def test_best_point_is_that_of_the_best_epoch():
     assert np.argmin(losses) < 3
     assert same_bits(res.x, points[6::7][np.argmin(losses)])
     assert res.fun == min(res.history.validation)
+
+
+def test_lookahead_stands_for_its_slow_weights():
+    rule = numbelief.Lookahead(RULE, k=4)  # 21 steps: one after the last synchronization
+    res, points = trajectory(method=rule, options={"iterate": "last"}, validation=(A, B))
+    assert same_bits(res.x, points[19])
+    assert_allclose(res.history.validation[-1], value(points[19], A, B))
+
+
+@pytest.mark.usefixtures("_parallel_from_here")
+def test_python_loops_load_their_kernels_once(recwarn):
+    epochs._compile_part.cache_clear()
+    run(epochs=2)
+    assert epochs._compile_part.cache_info().misses == 2
+    assert not recwarn.list
+
+
+@pytest.fixture
+def _parallel_from_here(monkeypatch):
+    monkeypatch.setattr("numbelief.kernels.PARALLEL_FROM", 1)
 
 
 def test_patience_and_target():
