@@ -9,8 +9,8 @@ A rule is a frozen dataclass of hyperparameters and two static functions over pl
     ``scalars`` names.
 ``update(x, g, c, *slots)``
     runs once per coordinate. ``c`` holds the hyperparameters, the scalars and the constants
-    ``zero`` and ``one``, all in the precision of ``x``. It returns the direction :math:`d`, the
-    per-coordinate rate :math:`\eta` and the new slots; whoever calls it computes
+    ``zero``, ``one`` and ``tiny``, all in the precision of ``x``. It returns the direction
+    :math:`d`, the per-coordinate rate :math:`\eta` and the new slots; whoever calls it computes
     :math:`x - \eta d`. A slot that the rule's options leave out arrives as None.
 
 The functions are ordinary Python: ``kernels.py`` compiles them. Write numbers that are not in
@@ -701,7 +701,9 @@ class AdaMax(Rule):
         m = c.beta1 * m + c.one_minus_beta1 * g
         u = max(c.beta2 * u, abs(g))
         norm = u + c.eps
-        return m, (c.rate / norm if norm > c.zero else c.zero), m, u
+        # The rate of a coordinate whose gradients are the smallest there are stays finite.
+        rate = c.rate / max(norm, c.rate * c.tiny) if norm > c.zero else c.zero
+        return m, rate, m, u
 
 
 @dataclass(frozen=True)

@@ -409,6 +409,18 @@ def test_gradient_is_only_read(name):
         assert cases.same_bits(g, copy)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_adamax_bears_the_smallest_numbers(dtype):
+    tiny = float(np.finfo(dtype).tiny)
+    g = (tiny * np.array([1e-5, 0.1, 0.9, 1.5, 100])).astype(dtype)
+    x = np.zeros_like(g)
+    opt = numbelief.Optimizer(AdaMax(learning_rate=0.5), x, target="serial")
+    for sign in (1, -1, 1, -1):
+        opt.step((sign * g).astype(dtype))
+        assert np.isfinite(x).all()
+    assert np.abs(x).max() <= 2
+
+
 def test_clipping_only_reads_the_gradient():
     g = cases.gradients("scales", steps=1)[0]
     copy = g.copy()
