@@ -458,7 +458,7 @@ BAD = [
     ("bool", lambda: SGD(True), TypeError, "learning_rate must be a real number.*True.*bool"),
     ("complex", lambda: SGD(1j), TypeError, "learning_rate must be a real number.*1j.*complex"),
     ("list", lambda: SGD([0.1]), TypeError, "learning_rate must be a real number"),
-    ("array", lambda: SGD(np.ones(2)), TypeError, "learning_rate must be a real number"),
+    ("array", lambda: SGD(np.ones((2, 2))), TypeError, "learning_rate must be a real number"),
     ("np-bool", lambda: SGD(np.True_), TypeError, "learning_rate must be a real number"),
     ("np-complex", lambda: Adam(beta1=np.complex128(1)), TypeError, "beta1 must be a real number"),
     ("beta1-one", lambda: Adam(beta1=1.0), ValueError, r"beta1 must be .* in \[0, 1\), got 1.0"),
