@@ -100,8 +100,10 @@ class FeasibleSet:
         x = _point("y", y)
         n = self._count(x.size, "y")
         steps = np.ones(n, x.dtype) if metric is None else _steps(metric, n, x.dtype)
+        # Far below the rounding of y, a set that is the point 0 leaves something of it.
+        rounded = _NOTHING * float(np.abs(x).max())
         left = self._projector(n, x.dtype)(x, steps)
-        if left > 0:
+        if left > rounded:
             self._report(left, x)
         return x
 
@@ -1267,6 +1269,8 @@ class _Pieces(NamedTuple):
 
 # ---- linear programs ---------------------------------------------------------------------------
 
+# What remains of a point y after its projection counts from this share of y on.
+_NOTHING = 1e-20
 _EMPTY = "the sets must have a point in common, got an empty intersection"
 _UNBOUNDED = "g must have a minimum over the set, got a direction in which it falls without end"
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
@@ -482,6 +482,7 @@ def test_an_intersection_keeps_its_points_of_float32():
 
 
 @settings(max_examples=50, deadline=None)
+@example(81147, 1e5, 2)  # the one point 0
 @given(st.integers(0, 10**6), st.sampled_from([0.1, 10.0, 1e5]), st.sampled_from([0, 2]))
 def test_intersections_of_anything(seed, far, spread):
     """Around a common ball: feasible, idempotent, the same from a nearer point, and nearest."""
