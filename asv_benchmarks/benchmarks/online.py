@@ -7,6 +7,7 @@ import numpy as np
 from numbelief import AdaBelief, Adam, native, online, sets
 from numbelief.native import PerRow
 from numbelief.online import environments
+from numbelief.online import regret as curves
 
 from .common import side_by_side
 
@@ -54,6 +55,7 @@ class logistic:
 
         def regret():
             played._regret = None
+            curves._found.clear()  # what is remembered of these losses
             return played.regret
 
         return {"gradients": self.gradients, "play": lambda: self.play(place), "regret": regret}
