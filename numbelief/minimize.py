@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -315,10 +314,8 @@ class Run:
 
     def _begin(self) -> None:
         """Evaluate the first point, or take up a saved run."""
-        source = self.settings.resume
-        if source is True:
-            source = self.settings.checkpoint if os.path.exists(self.settings.checkpoint) else None
-        if source:
+        source = self.settings.resume_from
+        if source is not None:
             self._resume(source)
             return
         fun = self.problem.first(self.x, self.g)

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import os
 import warnings
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
@@ -51,6 +52,13 @@ class _Shared:
             raise ValueError(
                 "resume=True continues from the file checkpoint=..., which is not given"
             )
+
+    @property
+    def resume_from(self) -> str | None:
+        """The file to continue from, if there is one."""
+        if self.resume is True:
+            return self.checkpoint if os.path.exists(self.checkpoint) else None
+        return self.resume or None
 
 
 @dataclass(frozen=True)

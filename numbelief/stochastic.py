@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -263,8 +262,7 @@ class _Feed:
                     "code: leave out options={'compiled': True}"
                 )
             compiled = False
-        self.begin(0)
-        args = batches.take(self.rows_of(0))
+        args = batches.take(np.arange(size))  # for their types: the rows are drawn by `begin`
         self.problem = Problem(fun, jac, args, x, place, settings.finite_difference, compiled)
         self._native: tuple[Any, ...] | None = None
         if self.problem.native is not None:
@@ -598,10 +596,8 @@ class _Training:
 
     def _take_up(self) -> None:
         """Continue a saved run, if there shall be one."""
-        source = self.settings.resume
-        if source is True:
-            source = self.settings.checkpoint if os.path.exists(self.settings.checkpoint) else None
-        if not source:
+        source = self.settings.resume_from
+        if source is None:
             return
         header, arrays = checkpoint.read(source, _KIND)
         wanted = {
