@@ -13,6 +13,7 @@ import hashlib
 import math
 import os
 import pathlib
+import sys
 import threading
 import types
 import uuid
@@ -68,6 +69,8 @@ COUNT: int
 rows: Any
 load: Any
 store: Any
+updated: Any
+element: Any
 apply_block: Any
 norms_block: Any
 sum_squares: Any
@@ -310,6 +313,19 @@ def _real_by_type(value, given, like):
     return lambda value, given, like: like.dtype.type(value)
 
 
+@register_jitable
+def shrinking(norm, most):
+    """The factor that brings a norm down to the most that it may be, or 1."""
+    return most / max(norm, most)
+
+
+@register_jitable
+def trust(of_x, of_direction):
+    """LAMB's ratio of two norms, of their squares; 1 where either is 0."""
+    known = of_x > 0 and of_direction > 0
+    return sqrt(of_x) / sqrt(of_direction) if known else 1.0
+
+
 def _scale(g, max_norm, norm_of):
     """In compiled code: the factor that brings the gradient's norm down to max_norm, or 1."""
 
@@ -318,7 +334,7 @@ def _scale(g, max_norm, norm_of):
 def _scale_by_type(g, max_norm, norm_of):
     if isinstance(max_norm, nb.NoneType):
         return lambda g, max_norm, norm_of: 1.0
-    return lambda g, max_norm, norm_of: max_norm / max(norm_of(g), max_norm)
+    return lambda g, max_norm, norm_of: shrinking(norm_of(g), max_norm)
 
 
 def project(x, trace, projection):
@@ -342,13 +358,25 @@ def _project_by_type(x, trace, projection):
 
 
 @register_jitable
+def anchor_at(x, slow, i, lower, upper):
+    """Let the slow weight of coordinate i start where x does, but within its bounds."""
+    slow[i] = limit(x[i], lower, upper, i)
+
+
+@register_jitable
+def synchronize_at(x, slow, i, weight, lower, upper):
+    """Move the slow weight of coordinate i towards x, and x to it."""
+    slow[i] = x[i] = limit(slow[i] + weight * (x[i] - slow[i]), lower, upper, i)
+
+
+@register_jitable
 def _anchor(x, state, t, lower, upper, lookahead, lo, hi):
     """Let the slow weights of a Lookahead start where x does, but within its bounds."""
     if lookahead is not None:  # noqa: SIM102  Numba drops the branch only where it stands alone
         if t == 1:
             slow = _slot(state, len(state) - 1, lo, hi)
             for i in range(x.size):
-                slow[i] = limit(x[i], lower, upper, i)
+                anchor_at(x, slow, i, lower, upper)
 
 
 @register_jitable
@@ -360,7 +388,7 @@ def _synchronize(x, state, t, lower, upper, lookahead, lo, hi):
             slow = _slot(state, len(state) - 1, lo, hi)
             weight = x.dtype.type(alpha)
             for i in range(x.size):
-                slow[i] = x[i] = limit(slow[i] + weight * (x[i] - slow[i]), lower, upper, i)
+                synchronize_at(x, slow, i, weight, lower, upper)
 
 
 @register_jitable
@@ -377,24 +405,36 @@ def _finish(x, state, t, trace, projection, lookahead):
             _synchronize(x, state, t, None, None, lookahead, 0, x.size)
 
 
+def _updated(x, g, slots, i, c, extras):
+    """What the rule makes of coordinate i, where it is x and g: direction, rate, slots."""
+    clip, max_value, _, l2 = extras
+    return update(x, _prepared(g, x, clip, max_value, l2), c, *load(slots, i))
+
+
+def _element(x, g, slots, i, c, extras, ratio, lower, upper, rates, directions, scale):
+    """Step coordinate i."""
+    _, _, keep, _ = extras
+    old = x[i]  # read before any slot is written: a GPU cannot tell that they do not overlap
+    new = updated(old, g[i], slots, i, c, extras)
+    store(slots, i, new, c)
+    rate = _scaled(_times(new[1], ratio), scale, i)
+    _note(rates, i, rate)
+    _note(directions, i, new[0])
+    x[i] = limit(_kept(old, keep, scale, i, c.one) - rate * new[0], lower, upper, i)
+
+
 def _apply_block(
     x, g, state, t, values, extras, ratio,
     lower, upper, trace, projection, scale, lookahead, lo, hi,
 ):  # fmt: skip
     c = Coefficients(*values)  # a named tuple does not get into a parallel loop
-    clip, max_value, keep, l2 = extras
     # Slices, because a loop over range(lo, hi) does not vectorize.
     x, g, slots = window(x, lo, hi), window(g, lo, hi), rows(state, lo, hi)
     lower, upper, scale = cut(lower, lo, hi), cut(upper, lo, hi), cut(scale, lo, hi)
     rates, directions = _cut_row(trace, 0, lo, hi), _cut_row(trace, 1, lo, hi)
     _anchor(x, state, t, lower, upper, lookahead, lo, hi)
     for i in range(x.size):
-        new = update(x[i], _prepared(g[i], x[i], clip, max_value, l2), c, *load(slots, i))
-        store(slots, i, new, c)
-        rate = _scaled(_times(new[1], ratio), scale, i)
-        _note(rates, i, rate)
-        _note(directions, i, new[0])
-        x[i] = limit(_kept(x[i], keep, scale, i, c.one) - rate * new[0], lower, upper, i)
+        element(x, g, slots, i, c, extras, ratio, lower, upper, rates, directions, scale)
     if projection is None:  # while the block is in the cache
         _synchronize(x, state, t, lower, upper, lookahead, lo, hi)
 
@@ -402,12 +442,10 @@ def _apply_block(
 def _norms_block(x, g, state, values, extras, lo, hi):
     """Sums of squares of x and of the direction that the coming update will take."""
     c = Coefficients(*values)
-    clip, max_value, _, l2 = extras
     x, g, slots = window(x, lo, hi), window(g, lo, hi), rows(state, lo, hi)
     of_x = of_direction = 0.0
     for i in range(x.size):
-        prepared = _prepared(g[i], x[i], clip, max_value, l2)
-        direction = update(x[i], prepared, c, *load(slots, i))[0]
+        direction = updated(x[i], g[i], slots, i, c, extras)[0]
         of_x += np.float64(x[i]) ** 2
         of_direction += np.float64(direction) ** 2
     return of_x, of_direction
@@ -469,6 +507,14 @@ def _extras(x, g, numbers, rate, decays, max_norm, max_value):
     )
 
 
+def _announce(values, decays, clock, numbers, rate):
+    """Begin a step that another target takes: note its numbers in the dtype of x."""
+    begun = begin(values, clock, numbers, rate)
+    for i in range(values.size):
+        values[i] = begun[i]
+    decays[0], decays[1] = decay(Hyperparameters(*to_fixed_tuple(numbers, COUNT)), rate)
+
+
 def _advance(
     x, g, state, clock, numbers, rate,
     decays, max_norm, max_value, lower, upper, trace, projection, edges, owner, scale, lookahead,
@@ -506,9 +552,7 @@ def _advance_layerwise(
         totals[owner[b], 0] += sums[b, 0]
         totals[owner[b], 1] += sums[b, 1]
     for b in prange(owner.size):
-        of_x, of_direction = totals[owner[b], 0], totals[owner[b], 1]
-        known = of_x > 0 and of_direction > 0
-        ratio = _cast((sqrt(of_x) / sqrt(of_direction) if known else 1.0,), x)[0]
+        ratio = _cast((trust(totals[owner[b], 0], totals[owner[b], 1]),), x)[0]
         lo, hi = edges[b], edges[b + 1]
         apply_block(
             x, g, state, t, values, extras, ratio,
@@ -692,6 +736,29 @@ def compile_advance(rule: type[Rule], slots: int, parallel: bool, inline: bool =
 
 
 @functools.cache
+def compile_announce(rule: type[Rule]) -> Any:
+    """The part of a step that runs on the host when another target takes it.
+
+    Returns
+    -------
+    callable
+        ``announce(values, decays, clock, numbers, rate)`` advances the clock, and fills values with
+        the fields of a rule's ``c``, and decays with what its ``decay`` returns.
+    """
+    numbers, _ = _tuples(rule)  # type: ignore[arg-type]
+    salt = rule_salt(rule)
+    announce = lift(
+        _announce,
+        f"{rule.__name__}_{salt}",
+        begin=_parts(rule, len(rule.slots))["begin"],  # type: ignore[arg-type]
+        decay=_adopt(rule.decay),
+        Hyperparameters=numbers,
+        COUNT=len(numbers._fields),
+    )
+    return jit(announce, cache=salt is not None)
+
+
+@functools.cache
 def _extras_of(rule: type[Rule], parallel: bool) -> Any:
     numbers, _ = _tuples(rule)  # type: ignore[arg-type]
     extras = lift(
@@ -711,7 +778,8 @@ def _parts(rule: type[Rule], slots: int) -> dict[str, Any]:
     numbers, coefficients = _tuples(rule)  # type: ignore[arg-type]
     # A dispatcher, so that the freedom to reorder stays with the sums of _norms_block.
     update = part(_adopt(rule.update), inline=False)
-    bound = {"rows": rows, "load": load, "Coefficients": coefficients, "update": update}
+    updated, element = map(register_jitable, _coordinate(update, load, store))
+    bound = {"rows": rows, "Coefficients": coefficients}
     parts = {
         "begin": lift(
             _begin,
@@ -719,11 +787,17 @@ def _parts(rule: type[Rule], slots: int) -> dict[str, Any]:
             Hyperparameters=numbers,
             COUNT=len(numbers._fields),
         ),
-        "apply_block": lift(_apply_block, store=store, **bound),
+        "apply_block": lift(_apply_block, element=element, **bound),
     }
     functions = {name: part(function) for name, function in parts.items()}
-    norms_block = lift(_norms_block, **bound)
+    norms_block = lift(_norms_block, updated=updated, **bound)
     return {**functions, "norms_block": part(norms_block, inline=False, fastmath={"reassoc"})}
+
+
+def _coordinate(update: Any, load: Any, store: Any) -> tuple[Any, Any]:
+    """What a kernel of any target does to one coordinate: `_updated` and `_element` of a rule."""
+    updated = lift(_updated, update=update, load=load)
+    return updated, lift(_element, updated=updated, store=store)
 
 
 @functools.cache
@@ -853,6 +927,10 @@ def rule_salt(rule: type[Rule]) -> str | None:
             if value in seen:
                 return True
             seen.add(value)
+            # Machine code from the disk imports the modules of the functions in it.
+            if value.__module__ not in sys.modules:
+                return False
+            parts.append(value.__module__)
             parts.extend(repr((code.co_code, code.co_names)) for code in _codes(value.__code__))
             return known(value.__defaults__) and known(_used(value))
         parts.append(repr(value))
@@ -879,21 +957,24 @@ def _used(function: types.FunctionType) -> list[Any]:
     return [*consts, *(function.__globals__[name] for name in names), *cells]
 
 
-def _adopt(function: Any) -> Any:
-    """A plain function as compiled code may call it, with the plain functions that it calls."""
+def _adopt(function: Any, compile: Any = register_jitable, **names: Any) -> Any:
+    """A plain function as compiled code may call it, with the plain functions that it calls.
+
+    The names are bound in all of them.
+    """
     adopted: dict[Any, Any] = {}
 
     def adopt(value: Any) -> Any:
         if not isinstance(value, types.FunctionType):
             return value
         if value not in adopted:
-            mine = adopted[value] = lift(value)
-            names = {name for code in _codes(value.__code__) for name in code.co_names}
-            for name in names & mine.__globals__.keys():
+            mine = adopted[value] = lift(value, **names)
+            used = {name for code in _codes(value.__code__) for name in code.co_names}
+            for name in used & mine.__globals__.keys() - names.keys():
                 mine.__globals__[name] = adopt(mine.__globals__[name])
             for cell in mine.__closure__ or ():
                 cell.cell_contents = adopt(cell.cell_contents)
-            register_jitable(mine)
+            adopted[value] = compile(mine)
         return adopted[value]
 
     return adopt(function)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief import checkpoint, kernels
+from numbelief import checkpoint, cuda, kernels
 from numbelief.checks import as_gradient, as_parameters, positive
 from numbelief.rules import Lookahead, Rule, without_lookahead
 from numbelief.sets import Box, FeasibleSet
@@ -14,7 +14,7 @@ from numbelief.sets import Box, FeasibleSet
 __all__ = ["Optimizer"]
 
 _KIND = "numbelief.Optimizer"
-_TARGETS = ("auto", "serial", "parallel")
+_TARGETS = ("auto", "serial", "parallel", "cuda")
 
 
 class Optimizer:
@@ -27,23 +27,29 @@ class Optimizer:
     ----------
     rule : Rule or Lookahead
         The update rule and its hyperparameters. It holds no state; two optimizers may share it.
-    x : ndarray of shape (n,), float32 or float64
-        The parameters: C-contiguous and writable. Every step changes them in place.
+    x : ndarray or device array of shape (n,), float32 or float64
+        The parameters: C-contiguous and writable. Every step changes them in place. An array on an
+        NVIDIA GPU is one that has ``__cuda_array_interface__`` or DLPack (CuPy, PyTorch, JAX,
+        Numba); the steps then happen there.
     feasible_set : FeasibleSet, optional
         The set that x stays in, one of `numbelief.sets`. Each step ends with the projection onto it
         in the metric :math:`1/\eta` of that step. x itself is moved into the set by the first
-        step, not before.
+        step, not before. On a GPU only a `Box`, so far.
     bounds : scipy.optimize.Bounds or sequence of (min, max), optional
         The same in SciPy's form; give one of the two.
     max_norm : float, optional
         Scale the gradient down to this Euclidean norm where it is longer.
     max_value : float, optional
         Then clip each of its coordinates to [-max_value, max_value].
-    target : {"auto", "serial", "parallel"}, default "auto"
-        Which kernel runs. The bits do not depend on it. "auto" is parallel from
+    target : {"auto", "serial", "parallel", "cuda"}, default "auto"
+        Which kernel runs. On the CPU the bits do not depend on it; "cuda" agrees to rounding.
+        "auto" is "cuda" for an array on a GPU, and else parallel from
         ``numbelief.kernels.PARALLEL_FROM`` elements on (environment variable
         ``NUMBELIEF_PARALLEL_FROM``). Where threads would be unsafe, such as in a forked child, the
         serial kernel runs whatever the target.
+    stream : stream or int, optional
+        For x on a GPU: the CUDA stream, or its handle, that the steps are queued on, without
+        waiting for them. The default is CUDA's default stream.
 
     Attributes
     ----------
@@ -51,20 +57,24 @@ class Optimizer:
         The rule as given.
     inner : Rule
         The rule without its `Lookahead`, which is what kernels are compiled for.
-    x : ndarray of shape (n,)
+    x : ndarray or device array of shape (n,)
         The caller's parameter array.
     t : int
         Number of steps taken.
-    state : dict of str to ndarray of shape (n,)
+    state : dict of str to ndarray or device array of shape (n,)
         The rule's slots by name, and the "slow" weights of a `Lookahead`: views, not copies.
 
     Raises
     ------
     TypeError
-        rule is not a Rule; x is not an array, or not of float32 or float64.
+        rule is not a Rule; x is not an array, or not of float32 or float64, or not on a GPU for
+        target "cuda".
     ValueError
-        x is not 1-D, empty, not contiguous or read-only; bounds or learning rates of another
-        length; a limit below or equal to 0; an unknown target.
+        x is not 1-D, empty, not contiguous or read-only, or on a GPU and the target is another;
+        bounds or learning rates of another length; a limit below or equal to 0; an unknown target;
+        a set other than a `Box` on a GPU.
+    RuntimeError
+        The GPU, or a package that it takes to use it, is missing.
 
     Examples
     --------
@@ -80,13 +90,14 @@ class Optimizer:
     def __init__(
         self,
         rule: Rule | Lookahead,
-        x: NDArray[Any],
+        x: Any,
         *,
         feasible_set: FeasibleSet | None = None,
         bounds: Any = None,
         max_norm: float | None = None,
         max_value: float | None = None,
         target: str = "auto",
+        stream: Any = None,
     ) -> None:
         if not isinstance(rule, (Rule, Lookahead)):
             raise TypeError(f"rule must be a numbelief rule such as AdaBelief(), got {rule!r}")
@@ -95,14 +106,16 @@ class Optimizer:
         self.rule, self.inner = rule, without_lookahead(rule)
         self.x = x
         self._target = target
-        self._x = as_parameters(x)
+        self._card = _card(x, target, stream)
+        self._x = as_parameters(x) if self._card is None else self._card.x
         n, dtype = self._x.size, self._x.dtype
         self.feasible_set = resolve_set(feasible_set, bounds, n)
         self._max_norm = None if max_norm is None else positive("max_norm", max_norm)
         self._max_value = None if max_value is None else positive("max_value", max_value)
 
         inner = self.inner
-        self._state = np.zeros((len(self._state_names), n), dtype)
+        state = np.zeros((len(self._state_names), n), dtype)
+        self._state: Any = state if self._card is None else tuple(map(self._card.array, state))
         self._numbers = np.array(list(inner.numbers.values()))
         self._clock = np.zeros(1, kernels.CLOCK)
         for beta in ("beta1", "beta2"):
@@ -111,9 +124,10 @@ class Optimizer:
         self._schedule = rate if callable(rate) else None
         self._rate = 0.0 if callable(rate) else float(np.max(rate))
         self.arrays = (self._state, self._clock, self._numbers)
-        self._bind()
-
         kernels.rehearse(inner)
+        self._bind()
+        if self._card is not None:
+            return
         self._wants_parallel = target == "parallel" or (
             target == "auto" and n >= kernels.PARALLEL_FROM
         )
@@ -125,11 +139,33 @@ class Optimizer:
         self.limits = self.trace = self.projection = None
         if isinstance(place, Box):
             self.limits = place.limits(n, dtype)
+        elif place is not None and self._card is not None:
+            raise ValueError(
+                "feasible_set must be a Box on a GPU, where other sets are not yet available, "
+                f"got {place!r}"
+            )
         elif place is not None:
             self._projector = place.projector(n, dtype)
             self.trace = np.zeros((2, n), dtype)
             self.projection = (self._projector.address, self._projector.data, np.zeros(1))
-        blocks = _blocks(getattr(rule, "segments", None), n) if rule.layerwise else (None, None)
+        size = kernels.SUM_BLOCK if self._card is None else cuda.SUM_BLOCK
+        blocks = _blocks(getattr(rule, "segments", None), n, size) if rule.layerwise else None
+        scale = _scale(rule, n, dtype)
+        lookahead = (self.rule.k, self.rule.alpha) if isinstance(self.rule, Lookahead) else None
+        if self._card is not None:
+            self._stepper = cuda.Stepper(
+                rule,
+                self._card,
+                self._state,
+                decays=not kernels.never_decays(rule),
+                max_norm=self._max_norm,
+                max_value=self._max_value,
+                limits=self.limits,
+                scale=scale,
+                lookahead=lookahead,
+                blocks=blocks,
+            )
+            return
         self.options = (
             None if kernels.never_decays(rule) else True,
             self._max_norm,
@@ -137,9 +173,9 @@ class Optimizer:
             *(self.limits or (None, None)),
             self.trace,
             self.projection,
-            *blocks,
-            _scale(rule, n, dtype),
-            (self.rule.k, self.rule.alpha) if isinstance(self.rule, Lookahead) else None,
+            *(blocks or (None, None)),
+            scale,
+            lookahead,
         )
 
     @property
@@ -164,17 +200,22 @@ class Optimizer:
         ----------
         grad : array_like of shape (n,)
             The gradient at x. A writable contiguous array of x's dtype is read where it is;
-            anything else is converted first. It is never changed. Its values are not checked: a
-            NaN enters x, as it does in PyTorch.
+            anything else is converted first. With x on a GPU, it is a contiguous array of x's
+            dtype there. It is never changed. Its values are not checked: a NaN enters x, as it
+            does in PyTorch.
 
         Raises
         ------
         TypeError
-            grad is not real.
+            grad is not real or, with x on a GPU, not there or of another dtype.
         ValueError
-            grad has another shape than x, or shares memory with x or with the state. Nothing has
-            changed then.
+            grad has another shape than x, or shares memory with x or with the state; with x on a
+            GPU, it is not contiguous or on another GPU. Nothing has changed then.
         """
+        if self._card is not None:
+            grad = self._card.gradient(grad, self._state)
+            self._stepper.step(grad, self._clock, self._numbers, float(self.rates(1)[0]))
+            return
         x = self._x
         if not (
             type(grad) is np.ndarray
@@ -236,6 +277,8 @@ class Optimizer:
             raise ValueError(f"grad must not share memory with {other}: pass a copy")
 
     def __getstate__(self) -> dict[str, Any]:
+        if self._card is not None:
+            raise TypeError("an optimizer on a GPU cannot be copied or pickled: use save and load")
         addresses = ("_x", "_serial", "_projector", "trace", "projection", "options")
         return {k: v for k, v in vars(self).items() if k not in addresses}
 
@@ -261,19 +304,22 @@ class Optimizer:
     def load(
         cls,
         path: checkpoint.Path,
-        x: NDArray[Any],
+        x: Any,
         *,
         rule: Rule | Lookahead | None = None,
         feasible_set: FeasibleSet | None = None,
         target: str = "auto",
+        stream: Any = None,
     ) -> "Optimizer":
         """Read a file of `save`: fill x with its parameters, and go on from there bit for bit.
+
+        What was saved on a CPU may go on on a GPU, and the other way round: agreeing to rounding.
 
         Parameters
         ----------
         path : path-like
             A file written by `save`.
-        x : ndarray of shape (n,)
+        x : ndarray or device array of shape (n,)
             Receives the parameters; must have the size and dtype of the saved ones. Unchanged if
             anything is wrong.
         rule : Rule or Lookahead, optional
@@ -282,7 +328,8 @@ class Optimizer:
         feasible_set : FeasibleSet, optional
             The set that the steps were taken in. Needed for a set other than a `Box`, which a file
             does not hold.
-        target : {"auto", "serial", "parallel"}, default "auto"
+        target : {"auto", "serial", "parallel", "cuda"}, default "auto"
+        stream : stream or int, optional
             As in the constructor.
 
         Raises
@@ -295,7 +342,7 @@ class Optimizer:
         """
         header, arrays = checkpoint.read(path, _KIND)
         return cls.from_snapshot(
-            header, arrays, x, rule=rule, feasible_set=feasible_set, target=target
+            header, arrays, x, rule=rule, feasible_set=feasible_set, target=target, stream=stream
         )
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -309,6 +356,11 @@ class Optimizer:
             "feasible_set": self.set_fingerprint(),
         }
         arrays: dict[str, Any] = {"x": self._x, "state": self._state, "clock": self._clock}
+        if self._card is not None:
+            n, dtype = self._x.size, self._x.dtype
+            rows = [self._card.host(slot) for slot in self._state]
+            arrays["x"] = self._card.host(self._x)
+            arrays["state"] = np.array(rows, dtype).reshape(len(rows), n)
         if self.limits is not None:
             arrays |= dict(zip(("lower", "upper"), self.limits, strict=True))
         return header, arrays
@@ -322,14 +374,16 @@ class Optimizer:
         cls,
         header: dict[str, Any],
         arrays: dict[str, NDArray[Any]],
-        x: NDArray[Any],
+        x: Any,
         *,
         rule: Rule | Lookahead | None = None,
         feasible_set: FeasibleSet | None = None,
         target: str = "auto",
+        stream: Any = None,
     ) -> "Optimizer":
         """The optimizer that `snapshot` described, bound to x."""
-        given = as_parameters(x)
+        card = _card(x, target, stream)
+        given = as_parameters(x) if card is None else card.x
         missing = [k for k in ("rule", "dtype", "n", "max_norm", "max_value") if k not in header]
         missing += [k for k in ("x", "state", "clock") if k not in arrays]
         if missing:
@@ -352,21 +406,40 @@ class Optimizer:
             max_norm=header["max_norm"],
             max_value=header["max_value"],
             target=target,
+            stream=stream,
         )
         if header.get("feasible_set") != opt.set_fingerprint():
             raise ValueError(
                 "the checkpoint does not match: another feasible_set in the file, "
                 f"{feasible_set!r} given"
             )
-        for name, mine in (("state", opt._state), ("clock", opt._clock), ("x", opt._x)):
-            saved = arrays[name]
-            if saved.shape != mine.shape or saved.dtype != mine.dtype:
+        n, dtype = opt._x.size, opt._x.dtype
+        shapes = {"state": (len(opt._state_names), n), "clock": (1,), "x": (n,)}
+        for name, shape in shapes.items():
+            saved, kind = arrays[name], kernels.CLOCK if name == "clock" else dtype
+            if saved.shape != shape or saved.dtype != kind:
                 raise ValueError(
                     f"the checkpoint does not match: {name} is {saved.dtype}{saved.shape} in the "
-                    f"file, {mine.dtype}{mine.shape} expected"
+                    f"file, {kind}{shape} expected"
                 )
-        opt._state[...], opt._clock[...], opt._x[...] = (arrays[k] for k in ("state", "clock", "x"))
+        assign = np.copyto if opt._card is None else opt._card.assign
+        for mine, saved in zip((opt._x, *opt._state), (arrays["x"], *arrays["state"]), strict=True):
+            assign(mine, saved)
+        opt._clock[...] = arrays["clock"]
         return opt
+
+
+def _card(x: Any, target: str, stream: Any) -> cuda.Card | None:
+    """The GPU that x is on, or None; it has to be the target."""
+    if target == "cuda":
+        return cuda.Card(x, stream)
+    if cuda.is_device_array(x):
+        if target != "auto":
+            raise ValueError(f"target must be auto or cuda for x on a GPU, got {target!r}")
+        return cuda.Card(x, stream)
+    if stream is not None:
+        raise ValueError("stream is for x on a GPU only")
+    return None
 
 
 def resolve_set(feasible_set: Any, bounds: Any, n: int) -> FeasibleSet | None:
@@ -407,7 +480,7 @@ def _scale(rule: Rule, n: int, dtype: Any) -> NDArray[Any] | None:
 
 
 def _blocks(
-    segments: tuple[int, ...] | None, n: int
+    segments: tuple[int, ...] | None, n: int, size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Cut each segment into blocks; return their edges and the segment that each belongs to."""
     starts = (0,) if segments is None else segments
@@ -415,7 +488,7 @@ def _blocks(
         raise ValueError(f"segments must start below n = {n}, got {starts}")
     edges, owner = [], []
     for segment, (lo, hi) in enumerate(zip(starts, (*starts[1:], n), strict=True)):
-        cuts = range(lo, hi, kernels.SUM_BLOCK)
+        cuts = range(lo, hi, size)
         edges += list(cuts)
         owner += [segment] * len(cuts)
     return np.array([*edges, n], dtype=np.int64), np.array(owner, dtype=np.int64)

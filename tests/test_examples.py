@@ -344,6 +344,13 @@ def check_adversarial_network(out, err):
     assert f"shows it: {'yes' if best == stable == 'AdaBelief' else 'no'}" in out
 
 
+def check_gpu_step(out, err):
+    assert re.search(r"^used: the (CPU|GPU), with \w+$", out, re.MULTILINE)
+    found = rows(out, "0 ", "40 ")
+    assert float(found["40 "][0]) < float(found["0 "][0]) / 4
+    assert float(found["40 "][1]) < 0.3  # the noise
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path):
     for module in needs(path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import tracemalloc
+import types
 import zipfile
 from dataclasses import dataclass
 from typing import ClassVar
@@ -286,7 +287,9 @@ def rule_from(text, old="", new=""):
      ("c.a", "c.b")],
     ids=lambda edit: edit[0],
 )  # fmt: skip
-def test_an_edited_rule_gets_new_machine_code(edit):
+def test_an_edited_rule_gets_new_machine_code(edit, monkeypatch):
+    assert kernels.rule_salt(rule_from(RULE_TEXT)) is None  # from a module that is not there
+    monkeypatch.setitem(sys.modules, "mine", types.ModuleType("mine"))
     salt = kernels.rule_salt(rule_from(RULE_TEXT))
     assert salt == kernels.rule_salt(rule_from(RULE_TEXT))
     assert salt is not None

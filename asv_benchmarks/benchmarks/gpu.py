@@ -1,0 +1,323 @@
+"""Check every rule on the GPU, then compare steps with PyTorch, optax, CuPy and a copy.
+
+    python asv_benchmarks/benchmarks/gpu.py [--quick] [--sizes 1e4 1e6 1e8 1e9]
+
+Needs an NVIDIA GPU, numba-cuda and the tests' folder beside it; prints one Markdown table. First
+each rule takes steps on random data in float32 and float64 beside the float64 oracle of the tests.
+Then the contestants step float32 arrays, one after the other: medians, timed by events on the
+device; optax by the host's clock, since JAX has streams of its own. Peers that are not installed,
+or have no room for a size, are left out. GB/s counts what a step must read and write.
+"""
+
+import argparse
+import importlib.util
+import os
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "tests"))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # as asv does
+
+import numbelief
+from benchmarks.common import Step, numbers
+from numbelief import cuda
+
+RATE, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8
+BETAS = {"beta1": BETA1, "beta2": BETA2}
+SIZES = (1e4, 1e5, 1e6, 1e7, 1e8, 1e9)
+
+
+# ---- correctness
+
+
+def check_rules(gpu, steps: int = 20) -> int:
+    """Each rule and option of the tests beside the float64 oracle; how many there were."""
+    import cases
+
+    for name, rule in cases.CASES:
+        for dtype in (np.float32, np.float64):
+            x = cases.start(dtype=dtype)
+            oracle = cases.oracle(rule, x.astype(np.float64))
+            there = gpu.to_device(x)
+            optimizer = numbelief.Optimizer(rule, there)
+            way = np.abs(oracle.x)
+            for g in cases.gradients("ordinary", steps=steps, dtype=dtype):
+                before = oracle.x
+                oracle.step(g.astype(np.float64))
+                optimizer.step(gpu.to_device(g))
+                way = way + np.abs(oracle.x - before)
+            error = np.max(np.abs(there.copy_to_host() - oracle.x) / (way + 1e-30))
+            # Where a slot is a difference of nearly equal numbers, float32 keeps few digits.
+            if not error <= (1e-2 if dtype is np.float32 else 1e-11):
+                sys.exit(f"{name} in {dtype.__name__} is wrong: relative error {error:.2g}")
+    return 2 * len(cases.CASES)
+
+
+# ---- contestants: a function of the GPU and n that returns the step
+
+
+def numbelief_step(rule: numbelief.Rule, gpu, n: int) -> Step:
+    x, g = (gpu.to_device(numbers(n, seed=seed)) for seed in (0, 1))
+    return partial(numbelief.Optimizer(rule, x).step, g)
+
+
+def copy_step(gpu, n: int) -> Step:
+    source, target = (gpu.to_device(numbers(n, seed=seed)) for seed in (0, 1))
+    return partial(target.copy_to_device, source)
+
+
+def torch_parameter(n: int):
+    import torch
+
+    parameter = torch.nn.Parameter(torch.tensor(numbers(n), device="cuda"))
+    parameter.grad = torch.tensor(numbers(n, seed=1), device="cuda")
+    return parameter
+
+
+def torch_adam(options: dict[str, bool], gpu, n: int) -> Step:
+    import torch
+
+    return torch.optim.Adam([torch_parameter(n)], RATE, (BETA1, BETA2), EPS, **options).step
+
+
+def torch_adabelief(gpu, n: int) -> Step:
+    """As PyTorch's own optimizers write it with ``foreach=True``."""
+    import torch
+
+    parameter = torch_parameter(n)
+    x, g = [parameter.detach()], [parameter.grad]
+    m, s = [torch.zeros_like(x[0])], [torch.zeros_like(x[0])]
+    t = 0
+
+    def step():
+        nonlocal t
+        t += 1
+        torch._foreach_lerp_(m, g, 1 - BETA1)
+        residual = torch._foreach_sub(g, m)
+        torch._foreach_mul_(s, BETA2)
+        torch._foreach_addcmul_(s, residual, residual, 1 - BETA2)
+        torch._foreach_add_(s, EPS)
+        root = torch._foreach_div(s, 1 - BETA2**t)
+        torch._foreach_sqrt_(root)
+        torch._foreach_add_(root, EPS)
+        torch._foreach_addcdiv_(x, m, root, -RATE / (1 - BETA1**t))
+
+    return step
+
+
+def optax_adabelief(gpu, n: int) -> Step:
+    """Jitted, with parameters and state donated, so that they may be updated in place."""
+    import jax
+    import optax
+
+    if jax.default_backend() != "gpu":
+        raise ImportError("this JAX has no GPU")
+    rule = optax.adabelief(RATE, BETA1, BETA2, eps=EPS, eps_root=EPS)
+    x, g = jax.numpy.array(numbers(n)), jax.numpy.array(numbers(n, seed=1))
+    state = rule.init(x)
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def update(x, state, g):
+        updates, state = rule.update(g, state, x)
+        return optax.apply_updates(x, updates), state
+
+    def step():
+        nonlocal x, state
+        x, state = jax.block_until_ready(update(x, state, g))
+
+    return step
+
+
+def cupy_adabelief(gpu, n: int) -> Step:
+    """One fused elementwise kernel."""
+    import cupy
+
+    kernel = cupy.ElementwiseKernel(
+        "T g, T rate, T inverse, T beta1, T rest1, T beta2, T rest2, T eps", "T x, T m, T s",
+        "m = beta1 * m + rest1 * g; s = beta2 * s + rest2 * (g - m) * (g - m) + eps;"
+        "x -= rate * m / (sqrt(s * inverse) + eps)", "adabelief",
+    )  # fmt: skip
+    x, g = cupy.asarray(numbers(n)), cupy.asarray(numbers(n, seed=1))
+    m, s = cupy.zeros_like(x), cupy.zeros_like(x)
+    t = 0
+
+    def step():
+        nonlocal t
+        t += 1
+        f = np.float32
+        kernel(
+            g, f(RATE / (1 - BETA1**t)), f(1 / (1 - BETA2**t)),
+            f(BETA1), f(1 - BETA1), f(BETA2), f(1 - BETA2), f(EPS), x, m, s,
+        )  # fmt: skip
+
+    return step
+
+
+OURS = "numbelief AdaBelief"
+COPY = "device-to-device copy"
+FUSED = "`torch.optim.Adam(fused=True)`"
+# What each needs installed, its bytes per coordinate, and itself. A step of two slots reads four
+# arrays and writes three.
+CONTESTANTS: dict[str, tuple[str, int, Callable[..., Step]]] = {
+    OURS: (
+        "numba",
+        28,
+        partial(numbelief_step, numbelief.AdaBelief(RATE, **BETAS, eps=EPS, eps_root=EPS)),
+    ),
+    "numbelief Adam": (
+        "numba",
+        28,
+        partial(numbelief_step, numbelief.Adam(RATE, **BETAS, eps=EPS)),
+    ),
+    COPY: ("numba", 8, copy_step),
+    FUSED: ("torch", 28, partial(torch_adam, {"fused": True})),
+    "`torch.optim.Adam(foreach=True)`": ("torch", 28, partial(torch_adam, {"foreach": True})),
+    "AdaBelief, PyTorch foreach": ("torch", 28, torch_adabelief),
+    "AdaBelief, jitted optax": ("optax", 28, optax_adabelief),
+    "AdaBelief, CuPy elementwise": ("cupy", 28, cupy_adabelief),
+}
+
+
+# ---- timing
+
+
+def on_device(gpu, step: Step, rounds: int) -> float:
+    """Median seconds of a step, between two events on the default stream."""
+    for _ in range(3):
+        step()
+    pairs = [(gpu.event(), gpu.event()) for _ in range(rounds)]
+    for began, ended in pairs:
+        began.record()
+        step()
+        ended.record()
+    gpu.synchronize()
+    return statistics.median(gpu.event_elapsed_time(*pair) for pair in pairs) / 1e3
+
+
+def on_host(gpu, step: Step, rounds: int) -> float:
+    """Median seconds of a step that waits for its result."""
+    for _ in range(3):
+        step()
+    seconds = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def measure(gpu, name: str, n: int, rounds: int) -> float | None:
+    """Median seconds of a step, or None where a peer is missing or has no room."""
+    needs, _, setup = CONTESTANTS[name]
+    if importlib.util.find_spec(needs) is None:
+        return None
+    try:
+        clock = on_host if needs == "optax" else on_device
+        return clock(gpu, setup(gpu, n), rounds)
+    except Exception as error:
+        print(f"{name} at n = {n:g} is left out: {type(error).__name__}: {error}", file=sys.stderr)
+        return None
+
+
+def _nothing(
+    x, g, slots, values, clip, max_value, keep, l2,
+    lower, upper, scale, slow, weight, phase,
+):  # fmt: skip
+    """A kernel with the arguments of a step."""
+
+
+def overhead(gpu, n: int = 1000, calls: int = 2000) -> tuple[float, float]:
+    """Seconds of the host for a step, and for a launch of an empty kernel with its arguments."""
+    step = numbelief_step(numbelief.AdaBelief(RATE), gpu, n)
+    stepper = step.func.__self__._stepper
+    launched = []
+    stepper._launch = lambda *given, **options: launched.append(given)
+    step()
+    del stepper._launch
+    cuda.KERNELS["nothing"] = (_nothing, {})
+    _, blocks, *arguments = launched[0]
+    empty = partial(stepper._launch, "nothing", blocks, *arguments)
+
+    def seconds(call: Step) -> float:
+        call()
+        found = []
+        for _ in range(15):
+            gpu.synchronize()
+            began = time.perf_counter()
+            for _ in range(calls // 15):
+                call()
+            gpu.synchronize()
+            found.append((time.perf_counter() - began) / (calls // 15))
+        return statistics.median(found)
+
+    return seconds(step), seconds(empty)
+
+
+# ---- the table
+
+
+def report(gpu, sizes: list[int], rounds: int) -> None:
+    """Print everything."""
+    name = gpu.get_current_device().name
+    print(f"On {name.decode() if isinstance(name, bytes) else name}.")
+    print(f"{check_rules(gpu)} rules with their options and dtypes agree with the oracle.\n")
+
+    times: dict[tuple[str, int], float] = {}
+    print("| float32 step: ms (GB/s) | " + " | ".join(f"n = {n:.0e}" for n in sizes) + " |")
+    print("|---|" + "---:|" * len(sizes))
+    for contestant, (_, width, _) in CONTESTANTS.items():
+        cells = []
+        for n in sizes:
+            seconds = measure(gpu, contestant, n, rounds)
+            if seconds is None:
+                cells.append("-")
+                continue
+            times[contestant, n] = seconds
+            cells.append(f"{seconds * 1e3:.4f} ({width * n / seconds / 1e9:.0f})")
+        if set(cells) != {"-"}:
+            print(f"| {contestant} | " + " | ".join(cells) + " |")
+
+    step, empty = overhead(gpu)
+    print(
+        f"\nOverhead at n = 1000: {step * 1e6:.1f} µs a step, {empty * 1e6:.1f} µs a launch of an"
+    )
+    print(f"empty kernel with the same arguments: {step / empty:.2f} times (at most 2.5).")
+    for n in sizes:
+        ours, limit = times.get((OURS, n)), times.get((COPY, n))
+        if n < 1e8 or ours is None or limit is None:
+            continue
+        print(f"\nAt n = {n:.0e}:")
+        print(f"- of the copy's bandwidth: {28 / ours / (8 / limit):.1%} (at least 90 %)")
+        if (FUSED, n) in times:
+            print(f"- times fused Adam: {ours / times[FUSED, n]:.3f} (at most 1.03)")
+        for other in ("AdaBelief, PyTorch foreach", "AdaBelief, jitted optax"):
+            if (other, n) in times:
+                print(f"- faster than {other}: {times[other, n] / ours:.2f} times (at least 3)")
+
+
+def main() -> None:
+    """Find the GPU and report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small arrays, few rounds")
+    parser.add_argument("--sizes", nargs="+", type=float, default=SIZES, metavar="N")
+    parser.add_argument("--rounds", type=int, default=50, help="steps per median")
+    chosen = parser.parse_args()
+    try:
+        gpu = cuda.load()
+    except RuntimeError as error:
+        sys.exit(str(error))
+    if cuda.SIMULATED:
+        sys.exit("the simulator has no speed to measure: unset NUMBA_ENABLE_CUDASIM")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX leaves room for others
+    sizes = [10_000] if chosen.quick else [int(n) for n in chosen.sizes]
+    report(gpu, sizes, 5 if chosen.quick else chosen.rounds)
+
+
+if __name__ == "__main__":
+    main()
