@@ -1,10 +1,12 @@
 """Checkpoint files: a header and arrays in one ``.npz``, without pickle, replaced atomically."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
 import secrets
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from numbelief.schedules import Schedule
 
 FORMAT = 1
 _HEADER = "numbelief"
+_ABANDONED_AFTER_S = 600
 
 Path = str | os.PathLike[str]
 
@@ -34,6 +37,7 @@ def write(path: Path, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sweep(path)
     except BaseException:
         with contextlib.suppress(OSError):  # not yet there, or no longer
             os.unlink(temporary)
@@ -46,8 +50,17 @@ def write(path: Path, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
             os.close(directory)
 
 
+def _sweep(path: str) -> None:
+    """Delete what kills have left of earlier writes, but not what another process writes now."""
+    for left in glob.glob(f"{glob.escape(path)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - os.path.getmtime(left) > _ABANDONED_AFTER_S:
+                os.unlink(left)
+
+
 @contextlib.contextmanager
-def _refusing_damage(path: Path) -> Iterator[None]:
+def refusing_damage(path: Path) -> Iterator[None]:
+    """Raise ValueError where reading a file's contents fails in whatever way."""
     try:
         yield
     except FileNotFoundError:
@@ -94,7 +107,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
     ValueError
         The file is truncated, damaged, of another kind or of another format version.
     """
-    with _refusing_damage(path):
+    with refusing_damage(path):
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop(_HEADER)))

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def integer(name: str, value: Any) -> int:
-    """An integer of at least 0."""
+def integer(name: str, value: Any, low: int = 0) -> int:
+    """An integer of at least 0, or 1."""
     if isinstance(value, float) and value.is_integer():  # maxiter=1e5
         value = int(value)
     try:
@@ -18,9 +18,9 @@ def integer(name: str, value: Any) -> int:
         number = None
     if number is None or isinstance(value, bool):
         kind = ValueError if isinstance(value, float) else TypeError
-        raise kind(f"{name} must be an integer of at least 0, got {value!r}")
-    if number < 0:
-        raise ValueError(f"{name} must be an integer of at least 0, got {value!r}")
+        raise kind(f"{name} must be an integer of at least {low}, got {value!r}")
+    if number < low:
+        raise ValueError(f"{name} must be an integer of at least {low}, got {value!r}")
     return min(number, 1 << 62)  # a counter of 64 bits never gets there
 
 
@@ -127,8 +127,8 @@ def as_array(value: Any, name: str) -> NDArray[Any]:
             ) from error
 
 
-def as_scalar(value: Any) -> float:
-    """The objective's value as a float.
+def as_scalar(value: Any, name: str = "fun") -> float:
+    """What a function returned as a float.
 
     Raises
     ------
@@ -139,9 +139,9 @@ def as_scalar(value: Any) -> float:
     """
     if isinstance(value, float):  # numpy.float64 is one too
         return float(value)
-    array = as_array(value, "the value of fun")
+    array = as_array(value, f"the value of {name}")
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"fun must return a real number, got {value!r}")
+        raise TypeError(f"{name} must return a real number, got {value!r}")
     if array.size != 1:
-        raise ValueError(f"fun must return a scalar, got shape {array.shape}")
+        raise ValueError(f"{name} must return a scalar, got shape {array.shape}")
     return float(array.reshape(())[()])

@@ -5,19 +5,14 @@ with the same compiled parts, around functions that Python calls.
 """
 
 import functools
-import hashlib
-import pathlib
 from math import inf, isfinite
 from typing import Any
 
-from llvmlite import ir
 from numba import prange
-from numba import types as nb
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from numbelief import kernels, native
-from numbelief.kernels import evaluate_at
+from numbelief import batches, kernels, native
+from numbelief.batches import gather
+from numbelief.kernels import evaluate_at, window
 from numbelief.rules import Rule
 
 # Bound by `kernels.lift`.
@@ -67,33 +62,20 @@ def _average(x, clock, fading, decay, mean, start):
             mean[i] += share * (x[i] - mean[i])
 
 
-@intrinsic
-def _copy_bytes(typingctx, target, source, count):
-    """Copy so many bytes between two addresses."""
-
-    def codegen(context, builder, signature, args):
-        target, source = (builder.inttoptr(each, cgutils.voidptr_t) for each in args[:2])
-        cgutils.raw_memcpy(builder, target, source, args[2], ir.Constant(args[2].type, 1))
-        return context.get_dummy_value()
-
-    return nb.void(nb.intp, nb.intp, nb.intp), codegen
-
-
 def _evaluate(k, x, g, order, size, pieces, address, data, blocks):
     """The loss of batch k at x; g is filled.
 
-    ``pieces`` tells of each part of the data where its rows lie, how far apart, where they go, and
-    how long they are. The second of ``data`` and ``blocks`` is for a last batch that is shorter.
+    ``pieces`` are those of `numbelief.batches.Batches`. The second of ``data`` and ``blocks`` is
+    for a last batch that is shorter.
     """
     lo, hi = k * size, min((k + 1) * size, order.size)
-    for part in range(pieces.shape[0]):
-        source, stride, target, length = pieces[part]
-        for i in range(lo, hi):
-            _copy_bytes(target + (i - lo) * length, source + order[i] * stride, length)
+    gather(window(order, lo, hi), pieces)
     which = 0 if hi - lo == size else 1
     fun = evaluate_at(address, x, g, data[which])
-    if blocks[which][native.FAILED]:
-        raise native.Raised
+    failed = blocks[which][native.FAILED]
+    if failed:
+        native.leave(failed == native.RAISED)
+        raise native.Raised("the gradient had another length, but not when called again")
     blocks[which][native.CALLS] += 1
     return fun
 
@@ -101,10 +83,8 @@ def _evaluate(k, x, g, order, size, pieces, address, data, blocks):
 # ---- compilation -------------------------------------------------------------------------------
 
 
-@functools.cache
 def _salt() -> str:
-    text = pathlib.Path(__file__).read_bytes() + kernels.source_salt().encode()
-    return hashlib.sha256(text).hexdigest()[:16]
+    return kernels.source_salt(__file__, batches.__file__)
 
 
 def bind(rule: Rule, evaluate: Any, *, parallel: bool, nogil: bool) -> Any:

@@ -896,13 +896,11 @@ def rehearse(rule: Rule) -> None:
 
 
 @functools.cache
-def source_salt() -> str:
-    """A short hash of the numbelief files whose text ends up in machine code."""
+def source_salt(*files: str) -> str:
+    """A short hash of the numbelief files whose text ends up in all machine code, and of others."""
     here = pathlib.Path(__file__).parent
-    texts = (
-        here.joinpath(name).read_bytes()
-        for name in ("rules.py", "schedules.py", "kernels.py", "native.py", "tuning.py", "loop.py")
-    )
+    names = ("rules.py", "schedules.py", "kernels.py", "native.py", "tuning.py", "loop.py")
+    texts = (here.joinpath(name).read_bytes() for name in (*names, *files))
     return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
 

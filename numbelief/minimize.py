@@ -334,11 +334,9 @@ class Run:
         data, block, _alive = problem.native.block(self.x.size)
         try:
             status = int(run(*arrays, (problem.native.address, data, block)))
-        except native.Raised:
+        except native.Raised:  # called from Python, it says of which length
             problem.evaluate(self.x, self.g)
-            raise RuntimeError(
-                "fun or jac raised in machine code, and not when called again"
-            ) from None
+            raise
         finally:
             problem.nfev += int(block[native.CALLS])
             problem.njev += int(block[native.CALLS])

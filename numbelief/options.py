@@ -77,12 +77,10 @@ class Options(_Shared):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("maxiter", "checkpoint_every"):
-            object.__setattr__(self, name, integer(name, getattr(self, name)))
+        for name, low in (("maxiter", 0), ("checkpoint_every", 1)):
+            object.__setattr__(self, name, integer(name, getattr(self, name), low))
         for name in ("gtol", "ftol", "xtol"):
             object.__setattr__(self, name, real(name, getattr(self, name), 0.0))
-        if self.checkpoint_every == 0:
-            raise ValueError("checkpoint_every must be at least 1, got 0")
 
 
 @dataclass(frozen=True)
@@ -104,11 +102,9 @@ class TrainingOptions(_Shared):
             if value >= 1:
                 raise ValueError(f"{name} must be below 1, got {value!r}")
             object.__setattr__(self, name, value)
-        for name in ("patience", "checkpoint_every"):
+        for name, low in (("patience", 1), ("checkpoint_every", 0)):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, integer(name, getattr(self, name)))
-        if self.patience == 0:
-            raise ValueError("patience must be at least 1, got 0")
+                object.__setattr__(self, name, integer(name, getattr(self, name), low))
         if not (self.step_callback is None or callable(self.step_callback)):
             raise TypeError(f"step_callback must be callable, got {self.step_callback!r}")
 

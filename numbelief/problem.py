@@ -13,8 +13,8 @@ from numbelief.sets import Box, FeasibleSet
 
 _DIFFERENCES = ("2-point", "3-point", "cs")
 # A compiled function that writes past its array is caught if it stays within so many numbers, as
-# one for many times as many variables does.
-_MARGIN = 4096
+# one for many times as many variables does. The margins hold a number that none is added to unseen.
+_MARGIN, _MARK = 4096, 0.7310585786300049
 
 
 class Problem:
@@ -158,16 +158,30 @@ class Problem:
 
     def first(self, x: NDArray[Any], g: NDArray[Any]) -> float:
         """Evaluate, and look whether a compiled function writes past the end of its gradient."""
-        if self._form != "_inplace" or self.native is None:
-            return self.evaluate(x, g)
-        # Bytes of ones make a NaN that no arithmetic does.
-        padded = np.full((x.size + 2 * _MARGIN) * x.itemsize, 255, np.uint8).view(x.dtype)
-        fun = self.evaluate(x, padded[_MARGIN:-_MARGIN])
-        margins = padded[:_MARGIN], padded[-_MARGIN:]
-        if any((margin.view(np.uint8) != 255).any() for margin in margins):
-            raise ValueError(f"fun must fill the {x.size} numbers of grad, and wrote beyond them")
-        g[:] = padded[_MARGIN:-_MARGIN]
+        guarded = self.guarded(x)
+        fun = self.evaluate(x, guarded)
+        self.check(guarded)
+        g[:] = guarded
         return fun
+
+    def guarded(self, x: NDArray[Any]) -> NDArray[Any]:
+        """Memory for gradients that `check` can look around."""
+        if self._form != "_inplace" or self.native is None:
+            return np.zeros_like(x)
+        padded = np.full(x.size + 2 * _MARGIN, _MARK, x.dtype)
+        padded[_MARGIN:-_MARGIN] = 0
+        return padded[_MARGIN:-_MARGIN]
+
+    def check(self, guarded: NDArray[Any]) -> None:
+        """Raise ValueError if a compiled function wrote past the end of what `guarded` made."""
+        padded = guarded.base
+        if padded is None:
+            return
+        mark = padded.dtype.type(_MARK)
+        if (padded[:_MARGIN] != mark).any() or (padded[-_MARGIN:] != mark).any():
+            raise ValueError(
+                f"fun must fill the {guarded.size} numbers of grad, and wrote beyond them"
+            )
 
     def _separate(self, x: NDArray[Any], g: NDArray[Any]) -> float:
         fun = as_scalar(self.fun(x.copy(), *self.args))

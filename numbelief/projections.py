@@ -15,8 +15,6 @@ reach the set. Everything is computed in float64, whatever T is.
 
 import ctypes
 import functools
-import hashlib
-import pathlib
 from collections.abc import Sequence
 from math import copysign, inf, isnan, nan, sqrt
 from typing import Any
@@ -1089,12 +1087,6 @@ _KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 
 
 @functools.cache
-def _salt() -> str:
-    text = pathlib.Path(__file__).read_bytes() + kernels.source_salt().encode()
-    return hashlib.sha256(text).hexdigest()[:16]
-
-
-@functools.cache
 def _compile(kind: str, number: Any) -> Any:
     """The C function that projects onto a kind of set."""
     template, names = _KINDS[kind]
@@ -1127,7 +1119,7 @@ def _compile(kind: str, number: Any) -> Any:
         bound["failure"] = lifted(_failure, inline=False)
         bound["ascend"] = lifted(_ascend, inline=False)
     # The kind goes into the name under which the machine code is kept.
-    salt = f"{kind.replace(' ', '_').replace('-', '_')}_{_salt()}"
+    salt = f"{kind.replace(' ', '_').replace('-', '_')}_{kernels.source_salt(__file__)}"
     function = kernels.lift(_projection, salt, project=lifted(template, inline=False))
     pointer = nb.CPointer(number)
     return kernels.compile_c(function, nb.float64(nb.intp, pointer, pointer, nb.voidptr))

@@ -1158,7 +1158,7 @@ class Intersection(FeasibleSet):
             f"Newton's steps: the residual is {left:.3g}"
         )
         if system is None and left > 1e-6 * float(np.abs(x).max()):
-            raise ValueError(f"{message}. The sets seem to have no point in common")
+            raise ValueError(f"{message}. The sets may have no point in common")
         warnings.warn(message, RuntimeWarning, stacklevel=4)
 
     def _contains(self, x: NDArray[Any], tol: Any, ulp: float) -> bool:

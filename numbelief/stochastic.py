@@ -115,7 +115,8 @@ def minimize_stochastic(
         iterate : {"best", "last", "ema", "average"}, default "best"
             The point to return: that after the epoch of the lowest loss (of validation, if there is
             one, else the mean over the epoch's batches); the last; the exponential moving average;
-            the average of the tail.
+            the average of the tail. Without validation, the loss that fun, patience and target see
+            is that of the batches at the points that the steps passed, whatever is returned.
         ema_decay : float, default 0.999
             Of the moving average, which begins at x0.
         average_from : float, default 0.5
@@ -137,8 +138,8 @@ def minimize_stochastic(
             if that is given.
         resume : bool or path-like, default False
             Continue a checkpointed run, bit for bit: from this path, or with True from the
-            ``checkpoint`` file if it exists already. ``epochs`` may be larger than before; the seed
-            is the file's.
+            ``checkpoint`` file if it exists already. ``epochs`` may be larger than before, unless
+            that moves the begin of an average that has begun; the seed is the file's.
         finite_difference, compiled
             As for `minimize`.
 
@@ -149,8 +150,9 @@ def minimize_stochastic(
         batch; ``nit`` steps; ``nfev, njev``; ``epochs`` that were completed; ``history`` with
         ``loss``, ``validation`` and ``learning_rate`` for each of them; ``success, status,
         message``. Status 0: all epochs are done, or patience or target ended the run (only then
-        success is True); 1: maxtime; 3: a loss or gradient is not finite, x is the best point
-        before and the message names the rows; 99: a callback raised StopIteration.
+        success is True); 1: maxtime; 3: a loss, a gradient, or x after an epoch is not finite: x is
+        the best point before (x0 in the first epoch) and the message names the rows; 99: a callback
+        raised StopIteration.
 
     Raises
     ------
@@ -212,22 +214,28 @@ def minimize_stochastic(
     size = _batch_size(batch_size, order.size)
     count = integer("epochs", epochs)
     examiner = None
-    if validation is not None and not callable(validation):
-        args = Batches(validation, "validation").whole()
-        examiner = Problem(fun, jac, args, x, place, settings.finite_difference, False).value
+    examined: str | None = None
+    if callable(validation):
+        examiner = lambda x: as_scalar(validation(x.copy()), "validation")  # noqa: E731
+        examined = "a function"
     elif validation is not None:
-        examiner = lambda x: as_scalar(validation(x.copy()))  # noqa: E731
+        others = Batches(validation, "validation")
+        examined = others.fingerprint
+        args = others.whole()
+        examiner = Problem(fun, jac, args, x, place, settings.finite_difference, False).value
     feed = _Feed(fun, jac, x, place, settings, batches, order, size, bool(drop_last))
-    training = _Training(feed, rule, x, place, settings, count, examiner, callback)
+    training = _Training(feed, rule, x, place, settings, count, examiner, examined, callback)
     return training.go()
 
 
 def _batch_size(given: Any, rows: int) -> int:
     if given is None:
         return rows
-    size = integer("batch_size", given)
-    if not 1 <= size <= rows:
-        raise ValueError(f"batch_size must be between 1 and the {rows} rows, or None, got {given}")
+    size = integer("batch_size", given, 1)
+    if size > rows:
+        raise ValueError(
+            f"batch_size must be at most the {rows} rows of an epoch, or None, got {given}"
+        )
     return size
 
 
@@ -265,15 +273,17 @@ class _Feed:
         args = batches.take(np.arange(size))  # for their types: the rows are drawn by `begin`
         self.problem = Problem(fun, jac, args, x, place, settings.finite_difference, compiled)
         self._native: tuple[Any, ...] | None = None
+        self._blocks: tuple[NDArray[Any], ...] = ()
         if self.problem.native is not None:
             objectives = [self.problem.native] * 2
             if self.rows % size:
                 objectives[1] = self.problem.native.on(tuple(a[: self.rows % size] for a in args))
-            blocks = [objective.block(x.size) for objective in objectives]
-            data = np.array([block[0] for block in blocks])
-            self._native = (size, pieces, self.problem.native.address, data,
-                            tuple(block[1] for block in blocks))  # fmt: skip
-            self._alive = objectives, blocks
+            data, self._blocks, alive = zip(
+                *(objective.block(x.size) for objective in objectives), strict=True
+            )
+            address = self.problem.native.address
+            self._native = (size, pieces, address, np.array(data), self._blocks)
+            self._alive = objectives, alive
 
     def begin(self, epoch: int) -> None:
         """Draw the rows of an epoch."""
@@ -302,20 +312,19 @@ class _Feed:
         """So many steps may be taken before `after`."""
         return self.count if self._native is None else max(1, self.batches.most_rows // self.size)
 
-    def after(self, steps: int) -> None:
-        """Count what machine code has done."""
-        if self._native is None:
-            return
-        for block in self._native[-1]:
-            self.problem.nfev += int(block[native.CALLS])
-            self.problem.njev += int(block[native.CALLS])
-            block[native.CALLS] = 0
-        self.batches.release(steps * self.size)
-
     @property
     def calls(self) -> int:
-        """Evaluations in machine code since `after`."""
-        return sum(int(block[native.CALLS]) for block in self._native[-1]) if self._native else 0
+        """Evaluations in machine code that are not counted yet."""
+        return sum(int(block[native.CALLS]) for block in self._blocks)
+
+    def after(self) -> None:
+        """Count what machine code has done."""
+        calls = self.calls
+        self.problem.nfev += calls
+        self.problem.njev += calls
+        for block in self._blocks:
+            block[native.CALLS] = 0
+        self.batches.release(calls * self.size)
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
@@ -343,10 +352,12 @@ class _Training:
         settings: TrainingOptions,
         epochs: int,
         examiner: Callable[[NDArray[Any]], float] | None,
+        examined: str | None,
         callback: Callable[..., Any] | None,
     ) -> None:
-        self.feed, self.settings, self.epochs, self.examiner = feed, settings, epochs, examiner
-        self.x, self.g = x, np.zeros_like(x)
+        self.feed, self.settings, self.epochs = feed, settings, epochs
+        self.examiner, self.examined = examiner, examined
+        self.x, self.g = x, feed.problem.guarded(x)
         self.optimizer = Optimizer(
             rule, x, feasible_set=place, max_norm=settings.max_norm, max_value=settings.max_value
         )
@@ -362,7 +373,7 @@ class _Training:
             "best": x.copy(),
             "began": x.copy() if feed.count == 1 else empty,
             "fading": x.copy() if settings.iterate == "ema" else empty,
-            "mean": x.copy() if settings.iterate == "average" else empty,
+            "mean": np.zeros_like(x) if settings.iterate == "average" else empty,
             "start": np.array(start),
             "history": np.zeros((0, 3)),
         }
@@ -406,7 +417,7 @@ class _Training:
         if self.batch == 0 and self.feed.count == 1:
             self.kept["began"][:] = self.x
         steps = 1
-        while self.batch < self.feed.count:
+        while self.status == loop.RUNNING and self.batch < self.feed.count:
             started = time.perf_counter()
             if started - self.began >= self.settings.maxtime:
                 self.status, self.message = loop.MAXITER, _TIME
@@ -420,12 +431,11 @@ class _Training:
             every = self.settings.checkpoint_every
             if self.batch < self.feed.count and every and self.nit % every == 0:
                 self._save()
-            if self.status != loop.RUNNING:
-                if self.batch == self.feed.count and self.status == STOPPED:
-                    self._end_epoch()
-                return
+        if self.batch < self.feed.count:
+            return
+        stopped = self.status != loop.RUNNING
         self._end_epoch()
-        if self.status == loop.RUNNING and self.callback is not None:
+        if self.callback is not None and not stopped and self.status != loop.NONFINITE:
             self._call(self.callback, self._epoch_seen)
         if self.status == loop.RUNNING and self.epoch < self.epochs:
             self._save()
@@ -449,14 +459,12 @@ class _Training:
         arrays = (rates, self.x, self.g, *opt.arrays, opt.options, kept["losses"], averages)
         try:
             taken = int(run(self.batch, *arrays, objective))
-        except native.Raised:
-            self.batch += self.feed.calls
-            self.feed.after(self.feed.calls)
-            self.feed.evaluate(self.batch, self.x, self.g)
-            raise RuntimeError(
-                "fun or jac raised in machine code, and not when called again"
-            ) from None
-        self.feed.after(taken)
+        except native.Raised:  # called from Python, it says of which length
+            self.feed.evaluate(self.batch + self.feed.calls, self.x, self.g)
+            raise
+        finally:
+            self.feed.after()
+        self.feed.problem.check(self.g)
         self.batch += taken
         self.rate = float(rates[max(taken, 1) - 1])
         if taken < count:
@@ -479,21 +487,32 @@ class _Training:
         sizes[-1] = self.feed.rows - self.feed.size * (self.feed.count - 1)
         loss = float(self.kept["losses"] @ sizes / self.feed.rows)
         point, validated = self._point(), math.nan
-        if self.examiner is not None:
+        if self.examiner is not None and np.isfinite(point).all():
             validated = self.examiner(point)
         elif self.feed.count == 1 and self.settings.iterate in ("best", "last"):
             point = self.kept["began"]
         self.figure = loss if self.examiner is None else validated
         self.stale += 1
-        if self.figure < self.best_fun:
+        if self.figure < self.best_fun and np.isfinite(point).all():
             self.best_fun, self.stale = self.figure, 0
             self.kept["best"][:] = point
         row = [[loss, validated, self.rate]]
         self.kept["history"] = np.concatenate([self.kept["history"], row])
         self.epoch, self.batch = self.epoch + 1, 0
-        if self.status != loop.RUNNING:
-            return
-        if self.figure <= self.settings.target:
+        if self.status == loop.RUNNING:
+            self._judge()
+
+    def _judge(self) -> None:
+        """Say how the run stands after an epoch."""
+        wrong = None
+        if not np.isfinite(self._point()).all():
+            wrong = "x is not finite"
+        elif self.examiner is not None and not math.isfinite(self.figure):
+            wrong = f"the validation loss is {self.figure}"
+        if wrong is not None:
+            self.status = loop.NONFINITE
+            self.message = f"NaN result encountered. After epoch {self.epoch - 1}, {wrong}."
+        elif self.figure <= self.settings.target:
             self.status, self.message = loop.CONVERGED, _GOAL
         elif self.settings.patience is not None and self.stale >= self.settings.patience:
             self.status, self.message = loop.CONVERGED, _PATIENCE
@@ -556,8 +575,9 @@ class _Training:
     def result(self) -> OptimizeResult:
         """What is known now, as SciPy's result."""
         x, fun = self._point(), self.figure
-        best = self.settings.iterate == "best" or self.status == loop.NONFINITE
-        if best and (math.isfinite(self.best_fun) or not np.isfinite(x).all()):
+        if self.status == loop.NONFINITE or (
+            self.settings.iterate == "best" and math.isfinite(self.best_fun)
+        ):
             x, fun = self.kept["best"], self.best_fun
         names = ("loss", "validation", "learning_rate")
         return OptimizeResult(
@@ -585,14 +605,20 @@ class _Training:
             "kind": _KIND,
             "feed": self.feed.description(),
             "entropy": self.feed.order.entropy,
-            "iterate": self.settings.iterate,
-            "ema_decay": self.settings.ema_decay,
-            "validated": self.examiner is not None,
+            **self._plan(),
             "nfev": self.feed.problem.nfev,
             "njev": self.feed.problem.njev,
             **{name: getattr(self, name) for name in _PLACE},
         }
         checkpoint.write(self.settings.checkpoint, header, {**arrays, "g": self.g, **self.kept})
+
+    def _plan(self) -> dict[str, Any]:
+        """What a checkpoint must agree with, besides the data."""
+        return {
+            "iterate": self.settings.iterate,
+            "ema_decay": self.settings.ema_decay,
+            "validation": self.examined,
+        }
 
     def _take_up(self) -> None:
         """Continue a saved run, if there shall be one."""
@@ -600,27 +626,38 @@ class _Training:
         if source is None:
             return
         header, arrays = checkpoint.read(source, _KIND)
-        wanted = {
-            **self.feed.description(),
-            "iterate": self.settings.iterate,
-            "ema_decay": self.settings.ema_decay,
-            "validated": self.examiner is not None,
-        }
-        saved = {**header["feed"], **header}
+        with checkpoint.refusing_damage(source):
+            saved = {**header["feed"], **header}
+            place = {name: type(getattr(self, name))(header[name]) for name in _PLACE}
+            counts = [int(header[name]) for name in ("entropy", "nfev", "njev")]
         wrong = [
             f"{name} = {saved.get(name)!r} in the file, {value!r} given"
-            for name, value in wanted.items()
+            for name, value in {**self.feed.description(), **self._plan()}.items()
             if saved.get(name) != value
         ]
         if wrong:
             raise ValueError("the checkpoint does not match: " + "; ".join(wrong))
         self.optimizer = restored_optimizer(self.optimizer, header, arrays)
-        self.g[...] = arrays["g"]
-        self.kept = {name: arrays[name] for name in self.kept}
-        for name in _PLACE:
-            setattr(self, name, header[name])
-        self.feed.order.entropy = header["entropy"]
-        self.feed.problem.nfev, self.feed.problem.njev = header["nfev"], header["njev"]
+        planned = int(self.kept["start"])
+        with checkpoint.refusing_damage(source):
+            self.kept["history"] = np.zeros((place["epoch"], 3))
+            for name, mine in {**self.kept, "g": self.g}.items():
+                mine[...] = arrays[name]
+            if not 0 <= place["batch"] < self.feed.count:
+                raise ValueError(f"there is no batch {place['batch']}")
+        for name, value in place.items():
+            setattr(self, name, value)
+        self.feed.order.entropy, self.feed.problem.nfev, self.feed.problem.njev = counts
+        begins = int(self.kept["start"])
+        if self.settings.iterate == "average" and begins != planned:
+            if self.nit >= min(begins, planned):
+                raise ValueError(
+                    f"the checkpoint does not match: its average begins at step {begins}, "
+                    f"which epochs and average_from now put at {planned}"
+                )
+            self.kept["start"][...] = planned
+        if self.epoch and self.batch == 0:
+            self._judge()
 
 
 # Where a run stands, in the header of its file.

@@ -206,8 +206,16 @@ def test_many_coordinates():
 
 def test_the_automatic_rate_solves_many_coordinates():
     """Threads run from 32,768 on; they once lost what the search had accepted."""
-    options = {"gtol": 1e-3}
-    result = minimize(plain, np.linspace(-3, 3, 40_000), jac="inplace", options=options)
+
+    @njit
+    def gentle(x, grad):
+        value = 0.0
+        for i in range(x.size):
+            value += (1 + i % 5) * (x[i] - 1) ** 2
+            grad[i] = 2 * (1 + i % 5) * (x[i] - 1)
+        return value
+
+    result = minimize(gentle, np.linspace(-3, 3, 40_000), jac="inplace", options={"gtol": 1e-3})
     assert result.success
     np.testing.assert_allclose(result.x, 1, atol=1e-2)
 

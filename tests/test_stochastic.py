@@ -1,5 +1,7 @@
 """minimize_stochastic against a plain loop, its data in every form, and runs that are killed."""
 
+import json
+import mmap
 import os
 import pathlib
 import signal
@@ -19,9 +21,11 @@ from scipy.optimize import OptimizeWarning
 
 import numbelief
 from numbelief import (
+    SGD,
     AdaBelief,
     Momentum,
     Optimizer,
+    batches,
     epochs,
     minimize_stochastic,
     schedules,
@@ -243,6 +247,12 @@ def _parallel_from_here(monkeypatch):
     monkeypatch.setattr("numbelief.kernels.PARALLEL_FROM", 1)
 
 
+def test_the_last_epoch_is_called_back_too():
+    seen = []
+    res = run(epochs=9, validation=lambda x: 1.0, callback=seen.append, options={"patience": 2})
+    assert len(seen) == res.epochs == 3
+
+
 def test_patience_and_target():
     rule = numbelief.SGD(learning_rate=0.0)
     res = run(epochs=50, method=rule, validation=lambda x: 1.0, options={"patience": 4})
@@ -355,6 +365,75 @@ def test_machine_code_reads_strided_rows():
         run(pair, data=(np.asfortranarray(A), B), options={"compiled": True})
 
 
+class Recipes:
+    """Rows of an object's own kind."""
+
+    def __init__(self, bad=()):
+        self.A = A.copy()
+        self.A[list(bad), 1] = np.nan
+
+    def __len__(self):
+        return len(self.A)
+
+    def __getitem__(self, rows):
+        return {"A": self.A[rows], "b": (B[rows], ["a name"] * len(rows))}
+
+
+def of_recipe(x, recipe):
+    return both(x, recipe["A"], recipe["b"][0])
+
+
+def test_batches_of_any_kind(tmp_path):
+    path = tmp_path / "c"
+    res = run(of_recipe, (Recipes(),), options={"checkpoint": path})
+    assert same_runs(res, run())
+    assert same_runs(run(of_recipe, (Recipes(),), options={"resume": path}), res)
+    with pytest.raises(ValueError, match="data = "):
+        run(of_recipe, (Recipes(bad=[0]),), options={"resume": path})
+    res = run(of_recipe, (Recipes(bad=[17]),))
+    assert res.status == 3
+    assert "row 17 of data[0] is not finite" in res.message
+
+
+def test_nan_in_a_structured_row_is_named():
+    rows = np.zeros(103, [("A", "f8", 3), ("b", "f4"), ("name", "i4")])
+    rows["A"], rows["b"] = A, B
+    rows["b"][40] = np.nan
+    res = run(lambda x, rows: both(x, rows["A"], rows["b"]), (rows,))
+    assert "row 40 of data[0] is not finite" in res.message
+
+
+@pytest.mark.parametrize("size", [16, None])
+def test_sparse_rows_in_any_order_can_be_read(size):
+    disordered = scipy.sparse.csr_array(
+        (np.ones(4), np.array([2, 0, 1, 1]), np.array([0, 2, 4])), shape=(2, 3)
+    )
+
+    def look(x, rows):
+        assert rows.max() == 2
+        assert rows.shape[0] < (rows > 0).sum() < 2 * rows.shape[0]
+        return 0.0, x
+
+    data = scipy.sparse.vstack([disordered] * 20).tocsr()
+    data.has_sorted_indices = data.has_canonical_format = False
+    before = data.indices.copy()
+    run(look, (data,), batch_size=40 if size is None else 20)
+    np.testing.assert_array_equal(data.indices, before)
+
+
+def test_extreme_weights():
+    draws = Order(103, 0, True, True, np.full(103, 1e308)).of(0)
+    assert len({*draws}) > 30
+    weights = np.where(np.arange(103) < 50, 0, 1e-310)
+    assert sorted(Order(103, 0, True, False, weights).of(0)) == list(range(50, 103))
+
+
+def test_other_byte_orders():
+    swapped = A.astype(">f8"), B.astype(">f8")
+    for size in (16, None):
+        assert_allclose(run(data=swapped, batch_size=size).x, run(batch_size=size).x, rtol=1e-9)
+
+
 def test_one_array_stands_for_a_tuple():
     res = minimize_stochastic(
         lambda x, a: (((x - a) ** 2).mean(), 2 * (x - a.mean(keepdims=True))),
@@ -390,6 +469,43 @@ def test_compiled_functions_cannot_write_to_batches():
 
     with pytest.raises(TypeError, match="[Rr]ead-?only|readonly"):
         run(writes)
+
+
+@numba.njit
+def accumulated(x, grad, A, b):
+    grad[:] = 0
+    for i in range(b.size):
+        for j in range(A.shape[1]):
+            grad[j] += A[i, j] * x[0]
+    return x[0] ** 2
+
+
+@pytest.mark.parametrize("size", [16, None])
+def test_compiled_functions_that_write_beyond_the_gradient(size):
+    wide = np.ones((103, 50))
+    with pytest.raises(ValueError, match="must fill the 2 numbers of grad, and wrote beyond them"):
+        minimize_stochastic(
+            accumulated, np.ones(2), (wide, B), jac="inplace", batch_size=size, epochs=2
+        )
+    with pytest.raises(ValueError, match="must fill the 2 numbers of grad, and wrote beyond them"):
+        numbelief.minimize(accumulated, np.ones(2), (wide, B), jac="inplace")
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MAP_PRIVATE"), reason="no private maps here")
+def test_private_maps_keep_what_was_written(monkeypatch):
+    monkeypatch.setattr(batches, "_KEPT", 1 << 16)
+    memory = mmap.mmap(-1, 1 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    rows = np.ndarray((1 << 15, 4), buffer=memory)
+    rows[:] = 1
+    least = []
+
+    def seen(x, rows):
+        least.append(rows.min())
+        return 0.0, np.zeros(1)
+
+    minimize_stochastic(seen, [0.0], rows, jac=True, batch_size=1 << 12, epochs=2)
+    assert {*least} == {1.0}
+    assert rows.min() == 1
 
 
 def test_large_mapped_files_are_given_back(monkeypatch, tmp_path):
@@ -499,6 +615,39 @@ def test_nan_in_the_data_is_named(fun):
     assert np.isfinite(res.x).all()
 
 
+def test_divergence_in_the_first_epoch_returns_to_x0():
+    with np.errstate(all="ignore"):
+        res = run(method=SGD(learning_rate=1e6), batch_size=1)
+    assert (res.status, res.success, res.epochs) == (3, False, 0)
+    assert_allclose(res.x, 0)
+    assert np.isnan(res.fun)
+
+
+@pytest.mark.parametrize("iterate", ["best", "last", "ema", "average"])
+@pytest.mark.parametrize("size", [60, None])
+def test_a_last_step_to_infinity(iterate, size):
+    def steep(x, A, b):
+        return 1.0, np.full(3, 1e300)
+
+    with np.errstate(all="ignore"):
+        options = {"iterate": iterate, "average_from": 0.0}
+        rule = SGD(learning_rate=1e10)
+        res = run(steep, method=rule, batch_size=size, epochs=1, drop_last=True, options=options)
+    assert (res.status, res.success) == (3, False)
+    assert "After epoch 0, x is not finite" in res.message
+    assert_allclose(res.x, 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_validation_that_is_not_finite(value, tmp_path):
+    given = {"validation": lambda x: value if x @ x > 1 else 1.0, "epochs": 20}
+    res = run(options={"checkpoint": tmp_path / "c"}, **given)
+    assert res.status == 3
+    assert f"the validation loss is {value}" in res.message
+    assert res.x @ res.x <= 1 and res.fun == 1
+    assert same_runs(run(options={"resume": tmp_path / "c"}, **given), res)
+
+
 def test_divergence_keeps_the_best_point():
     rule = numbelief.SGD(learning_rate=lambda t: 0.05 if t < 15 else 1e200)
     res = run(pair, epochs=10, method=rule)
@@ -552,7 +701,7 @@ def test_more_epochs_than_before(tmp_path):
         ({"drop_last": True}, "rows of an epoch"),
         ({"method": AdaBelief(learning_rate=0.1)}, "learning_rate"),
         ({"bounds": [(-1, 1)] * 3}, "bounds"),
-        ({"validation": (A, B)}, "validated"),
+        ({"validation": (A, B)}, "validation = None in the file"),
         ({"options": {"iterate": "ema"}}, "iterate"),
     ],
 )
@@ -564,6 +713,58 @@ def test_checkpoint_of_something_else(change, message, tmp_path):
     )
     with pytest.raises(ValueError, match=message):
         run(options=options, **change)
+
+
+@pytest.mark.parametrize(
+    "ending", [{"patience": 3}, {"target": 5.0}, {"patience": 3, "iterate": "average"}], ids=str
+)
+@pytest.mark.parametrize("size", [16, None])
+def test_a_run_that_had_ended_has_ended(ending, size, tmp_path):
+    given = {"batch_size": size, "epochs": 40, "validation": lambda x: max(6 - x @ x, 0.0)}
+    ended = run(options={"checkpoint": tmp_path / "c", **ending}, **given)
+    assert ended.success and ended.epochs < 40
+    again = run(options={"resume": tmp_path / "c", **ending}, **given)
+    assert same_runs(again, ended)
+    assert again.message == ended.message
+
+
+def test_an_average_begins_where_it_was_planned(tmp_path):
+    def of(epochs, **options):
+        return run(epochs=epochs, options={"iterate": "average", **options})
+
+    def stop(x):
+        raise StopIteration
+
+    run(epochs=6, callback=stop, options={"iterate": "average", "checkpoint": tmp_path / "c"})
+    assert same_runs(of(4, resume=tmp_path / "c"), of(4))  # it had not begun
+    of(3, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match="its average begins at step 11, .* now put at 22"):
+        of(6, resume=tmp_path / "c")
+
+
+def test_other_validation_data_than_before(tmp_path):
+    run(validation=(A, B), options={"checkpoint": tmp_path / "c"})
+    with pytest.raises(ValueError, match="validation = "):
+        run(validation=(A[:50], B[:50]), options={"resume": tmp_path / "c"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("losses", np.zeros(2)), ("history", np.zeros((7, 3))), ("batch", 999), ("epoch", "x")],
+)
+def test_a_damaged_file_is_refused(name, value, tmp_path):
+    path = tmp_path / "c.npz"
+    run(options={"checkpoint": path})
+    with np.load(path) as file:
+        arrays = {each: file[each] for each in file.files}
+    if name in arrays:
+        arrays[name] = value
+    else:
+        header = json.loads(str(arrays["numbelief"]))
+        arrays["numbelief"] = np.array(json.dumps({**header, name: value}))
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="is not a readable numbelief checkpoint"):
+        run(options={"resume": path})
 
 
 _VICTIM = """
@@ -633,8 +834,10 @@ def test_killed_at_random_and_resumed(fun, tmp_path):
         ({"data": (A, 3.0)}, TypeError, r"data\[1\] must be an array"),
         ({"data": (A, np.float64(3.0))}, TypeError, r"data\[1\]"),
         ({"data": (scipy.sparse.csc_array(A), B)}, TypeError, "CSR"),
-        ({"batch_size": 0}, ValueError, "batch_size must be between 1 and the 103 rows"),
-        ({"batch_size": 104}, ValueError, "batch_size"),
+        ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),
+        ({"batch_size": 104}, ValueError, "batch_size must be at most the 103 rows"),
+        ({"data": (np.ma.masked_invalid(A), B)}, TypeError, "must not be a masked array"),
+        ({"data": [A, B]}, ValueError, "several arrays are given as a tuple"),
         ({"batch_size": 1.5}, ValueError, "batch_size"),
         ({"batch_size": "8"}, TypeError, "batch_size"),
         ({"epochs": -1}, ValueError, "epochs"),

@@ -8,7 +8,6 @@ that was played can be replayed.
 
 import functools
 import hashlib
-import pathlib
 from math import inf, isfinite, nan, sqrt
 from typing import Any
 
@@ -207,7 +206,7 @@ def _evaluate(t, x, g, address, data, block):
     block[native.ROW] = t
     fun = evaluate_at(address, x, g, data)
     if block[native.FAILED]:
-        raise native.Raised
+        raise native.Raised  # called again from Python, it names the round
     return fun
 
 
@@ -233,11 +232,8 @@ def _hedge(x, g, state, clock, numbers, rate, *options):
 # ---- compilation -------------------------------------------------------------------------------
 
 
-@functools.cache
 def _salt() -> str:
-    files = (__file__, losses_file.__file__)
-    text = b"".join(pathlib.Path(file).read_bytes() for file in files)
-    return hashlib.sha256(text + kernels.source_salt().encode()).hexdigest()[:16]
+    return kernels.source_salt(__file__, losses_file.__file__)
 
 
 def compile_game(rule: Rule | None, *, audited: bool, evaluate: Any = None) -> Any:
