@@ -273,8 +273,8 @@ def _as_rows(part: Any, name: str) -> Any:
     if isinstance(part, (list, tuple, memoryview)) or hasattr(part, "iloc"):
         try:
             part = as_array(part, name)
-        except ValueError as error:
-            raise ValueError(f"{error} (several arrays are given as a tuple of them)") from None
+        except TypeError as error:
+            raise TypeError(f"{error} (several arrays are given as a tuple of them)") from None
     if isinstance(part, np.ndarray):
         if part.ndim == 0:
             raise ValueError(f"{name} must have rows, got a scalar")

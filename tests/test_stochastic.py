@@ -837,7 +837,7 @@ def test_killed_at_random_and_resumed(fun, tmp_path):
         ({"batch_size": 0}, ValueError, "batch_size must be an integer of at least 1, got 0"),
         ({"batch_size": 104}, ValueError, "batch_size must be at most the 103 rows"),
         ({"data": (np.ma.masked_invalid(A), B)}, TypeError, "must not be a masked array"),
-        ({"data": [A, B]}, ValueError, "several arrays are given as a tuple"),
+        ({"data": [A, B]}, TypeError, "several arrays are given as a tuple"),
         ({"batch_size": 1.5}, ValueError, "batch_size"),
         ({"batch_size": "8"}, TypeError, "batch_size"),
         ({"epochs": -1}, ValueError, "epochs"),
