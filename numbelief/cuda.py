@@ -210,24 +210,25 @@ def load() -> Any:
     return cuda
 
 
-def lifted(name: str, rule: type[Rule], slots: int) -> Any:
-    """One of `KERNELS` for a rule of so many slots, as ``numba.cuda`` compiles it."""
+def adopted(function: Any, **names: Any) -> Any:
+    """A plain function, with what it calls, for the card; the names are bound in all of it."""
     from numba import cuda
 
+    device = functools.partial(cuda.jit, device=True)
+    everywhere = {"cuda": cuda, "max": device(_larger), "min": device(_smaller)}
+    return kernels._adopt(function, device, **everywhere, **names)
+
+
+def lifted(name: str, rule: type[Rule], slots: int) -> Any:
+    """One of `KERNELS` for a rule of so many slots, as ``numba.cuda`` compiles it."""
     template, names = KERNELS[name]
     _, load_slots, store_slots = kernels._SLOTS[slots]
     updated, element = kernels._coordinate(rule.update, load_slots, store_slots)
     _, coefficients = kernels._tuples(rule)  # type: ignore[arg-type]
-    device = functools.partial(cuda.jit, device=True)
-    everywhere = {"cuda": cuda, "max": device(_larger), "min": device(_smaller)}
-
-    def adopt(function: Any, **more: Any) -> Any:
-        return kernels._adopt(function, device, **everywhere, **more)
-
-    kernel = adopt(
+    kernel = adopted(
         kernels.lift(template, **names),
-        updated=adopt(updated),
-        element=adopt(element),
+        updated=adopted(updated),
+        element=adopted(element),
         Coefficients=coefficients,
     )
     return kernel.py_func  # what it calls is for the device; it itself is a kernel
@@ -238,7 +239,7 @@ def kind_of(value: Any) -> Any:
     if value is None:
         return nb.none
     if isinstance(value, tuple):
-        return nb.UniTuple(kind_of(value[0]), len(value)) if value else nb.Tuple(())
+        return nb.Tuple([kind_of(each) for each in value])
     if not hasattr(value, "dtype"):
         return {int: nb.int64, float: nb.float64}[type(value)]
     kind = numba.from_dtype(value.dtype)
@@ -256,8 +257,19 @@ class _NoneIsNothing:
 @functools.cache
 def _compile(name: str, rule: type[Rule], slots: int, kinds: tuple[Any, ...]) -> Any:
     """A kernel for types of arguments: with these known, a launch does not look for them."""
+    return compile_kernel(lifted(name, rule, slots), kinds)
+
+
+def compile_kernel(kernel: Any, kinds: tuple[Any, ...]) -> Any:
+    """The same for a kernel of any template."""
     options = {} if SIMULATED else {"extensions": [_NoneIsNothing]}
-    return load().jit(nb.void(*kinds), **options)(lifted(name, rule, slots))
+    return load().jit(nb.void(*kinds), **options)(kernel)
+
+
+def most_blocks() -> int:
+    """Thread blocks of a launch, at most."""
+    multiprocessors = 1 if SIMULATED else load().get_current_device().MULTIPROCESSOR_COUNT
+    return int(multiprocessors * BLOCKS_PER_MULTIPROCESSOR)
 
 
 # ---- arrays ------------------------------------------------------------------------------------
@@ -411,6 +423,10 @@ class Card:
         interface = {**told.interface, "stream": None}
         return self.cuda.from_cuda_array_interface(interface, owner=None, sync=False)
 
+    def view(self, value: Any) -> Any:
+        """An array on the GPU as kernels take it."""
+        return self._view(value, _ask(value, self._handle))
+
     def array(self, values: NDArray[Any]) -> Any:
         """A copy of an array of the host."""
         return self.cuda.to_device(np.ascontiguousarray(values), stream=self.stream)
@@ -458,6 +474,19 @@ class Card:
                     raise ValueError(f"grad must not share memory with {name}: pass a copy")
             self._latest = told.pointer, self._view(grad, told)
         return self._latest[1]
+
+    def number(self, value: Any) -> Any:
+        """A number that is on the GPU, as kernels take it: an array of one."""
+        told = _ask(value, self._handle)
+        if told.dtype not in (np.float32, np.float64):
+            raise TypeError(f"fun must return a float32 or float64 number, got {told.dtype}")
+        if np.prod(told.shape) != 1:
+            raise ValueError(f"fun must return a scalar, got shape {told.shape}")
+        if SIMULATED:
+            return value.reshape(1)
+        return self._view(
+            value, told._replace(interface={**told.interface, "shape": (1,), "strides": None})
+        )
 
 
 class Stepper:
@@ -523,8 +552,7 @@ class Stepper:
             starts = np.searchsorted(owner, np.arange(owner[-1] + 2))
             self._ratios = _Norm(card, edges, starts)
             self._blocks = card.array(owner)
-        multiprocessors = 1 if SIMULATED else load().get_current_device().MULTIPROCESSOR_COUNT
-        self._most_blocks = multiprocessors * BLOCKS_PER_MULTIPROCESSOR
+        self._most_blocks = most_blocks()
         self._compiled: dict[str, Any] = {}
 
     def step(self, g: Any, clock: Any, numbers: Any, rate: float) -> None:

@@ -107,11 +107,12 @@ def first(x, g, watch, objective):
     return observe(evaluate(x, g, *objective), nan, x, g, *watch)
 
 
-def choose(iterate: int, status: int, control: NDArray[Any]) -> int:
+def choose(iterate: int, control: NDArray[Any]) -> int:
     """Which point a run that stands like this returns."""
     if not isfinite(control["best_fun"][0]):
         return LAST
-    return BEST if status == NONFINITE else iterate
+    last = isfinite(control["fun"][0]) and isfinite(control["norm"][0])
+    return iterate if last else BEST
 
 
 def solve_rows(jobs, outcome, start, rates, arrays, options, watch, tuner, objective):
@@ -160,7 +161,7 @@ def solve_rows(jobs, outcome, start, rates, arrays, options, watch, tuner, objec
         if how == MAXITER and control[0].nit < first_control[0].maxiter:
             how = RUNNING  # it was ended early
         fun[k] = control[0].fun
-        which = choose(iterate, how, control)
+        which = choose(iterate, control)
         if which == BEST:
             fun[k] = control[0].best_fun
             copy(row(best, 0), x)
@@ -176,11 +177,20 @@ def solve_rows(jobs, outcome, start, rates, arrays, options, watch, tuner, objec
 
 
 @register_jitable
+def projected_at(x, g, lower, upper, i):
+    """Coordinate i of the projected gradient, x - clip(x - g, lower, upper)."""
+    if lower is None:
+        return g[i]
+    else:
+        return x[i] - min(max(x[i] - g[i], lower[i]), upper[i])
+
+
+@register_jitable
 def _largest_projected(x, g, lower, upper):
-    """The largest magnitude of x - clip(x - g, lower, upper)."""
+    """The largest magnitude in the projected gradient."""
     top = kernels.bits_of(x.dtype.type(0))
     for i in range(x.size):
-        bits = kernels.bits_of(x[i] - min(max(x[i] - g[i], lower[i]), upper[i]))
+        bits = kernels.bits_of(projected_at(x, g, lower, upper, i))
         top = bits if bits > top else top
     return kernels.of_bits(top)
 
@@ -205,6 +215,44 @@ def _norm_block(x, g, lower, upper):
         return top
     else:
         return _largest_projected(x, g, lower, upper)
+
+
+@register_jitable
+def _note(fun, norm, rate, control, history):
+    """Note the figures of the next point; are they finite?"""
+    now = control[0]
+    now.nit += 1
+    now.still = now.still + 1 if fun == now.fun and norm == now.norm else 0
+    now.fun, now.norm = fun, norm
+    if history.size:
+        history[now.nit, 0], history[now.nit, 1], history[now.nit, 2] = fun, norm, rate
+    return isfinite(fun) and isfinite(norm)
+
+
+@register_jitable
+def is_better(fun, norm, best_fun, best_norm):
+    """Whether a point is better than the best one so far."""
+    # Of points with the same value, which is common in float32, the flattest is the best.
+    return fun < best_fun or (fun == best_fun and norm < best_norm)
+
+
+@register_jitable
+def _is_best(control):
+    """Whether the point that was noted last is the best one so far, which is noted too."""
+    now = control[0]
+    if is_better(now.fun, now.norm, now.best_fun, now.best_norm):
+        now.best_fun, now.best_norm, now.best_nit = now.fun, now.norm, now.nit
+        return True
+    return False
+
+
+@register_jitable
+def _conclude(control, recent):
+    """Remember the best value so far, and say how the run stands."""
+    now = control[0]
+    if now.ftol > 0:
+        now.window_fun, recent[now.nit % WINDOW] = recent[now.nit % WINDOW], now.best_fun
+    return _verdict(control)
 
 
 @register_jitable
@@ -248,7 +296,6 @@ def _observe(fun, rate, x, g, control, recent, best, lower, upper, probe, projec
     other than a box, or None; ``probe`` then has a row of scratch memory and a row of ones.
     """
     now = control[0]
-    now.nit += 1
     blocks = (x.size + kernels.BLOCK - 1) // kernels.BLOCK
     norm = 0.0
     for b in prange(blocks):
@@ -259,17 +306,12 @@ def _observe(fun, rate, x, g, control, recent, best, lower, upper, probe, projec
     if projection is not None:  # noqa: SIM102  Numba drops the branch only where it stands alone
         if norm < inf:
             norm = _largest_projected_onto(x, g, probe, projection)
-    now.still = now.still + 1 if fun == now.fun and norm == now.norm else 0
-    now.fun, now.norm = fun, norm
-    if history.size:
-        history[now.nit, 0], history[now.nit, 1], history[now.nit, 2] = fun, norm, rate
+    finite = _note(fun, norm, rate, control, history)
     if points.size:
         copy(x, row(points, now.nit))
-    if not (isfinite(fun) and isfinite(norm)):
+    if not finite:
         return NONFINITE
-    # Of points with the same value, which is common in float32, the flattest is the best.
-    if fun < now.best_fun or (fun == now.best_fun and norm < now.best_norm):
-        now.best_fun, now.best_norm, now.best_nit = fun, norm, now.nit
+    if _is_best(control):
         for b in prange(blocks):
             lo, hi = b * kernels.BLOCK, min(x.size, (b + 1) * kernels.BLOCK)
             copy(window(x, lo, hi), window(row(best, 0), lo, hi))
@@ -285,9 +327,25 @@ def _observe(fun, rate, x, g, control, recent, best, lower, upper, probe, projec
             reach = max(reach, kernels.largest(window(x, lo, hi)))
             moved = max(moved, _move(window(x, lo, hi), window(previous, lo, hi)))
         now.moved, now.reach = moved, reach
-    if now.ftol > 0:
-        now.window_fun, recent[now.nit % WINDOW] = recent[now.nit % WINDOW], now.best_fun
-    return _verdict(control)
+    return _conclude(control, recent)
+
+
+def _review(figures, rates, control, recent, history):
+    """Look at points that another target has observed: the fun, norm, move and reach of each.
+
+    They have been reached, so each counts, but for those after one that is not finite; how the run
+    stands is what the first one says that ends it.
+    """
+    now = control[0]
+    status = RUNNING
+    for k in range(len(figures)):
+        if not _note(figures[k, 0], figures[k, 1], rates[k], control, history):
+            return NONFINITE if status == RUNNING else status
+        _is_best(control)
+        now.moved, now.reach = figures[k, 2], figures[k, 3]
+        how = _conclude(control, recent)
+        status = how if status == RUNNING else status
+    return status
 
 
 def _look(fun, rate, x, g, *watch):
@@ -379,6 +437,12 @@ def _lifted_run(rule: type[Rule], slots: int, automatic: bool, parallel: bool, s
         return kernels.lift(search, salt, **names, **tuning.parts(rule, slots, parallel))  # type: ignore[arg-type]
     names["step"] = kernels.compile_advance(rule, slots, parallel)  # type: ignore[arg-type]
     return kernels.lift(run, salt, **names)
+
+
+@functools.cache
+def compile_review() -> Any:
+    """Compile `_review`, for points that were observed on a GPU."""
+    return kernels.jit(kernels.lift(_review, kernels.source_salt()))
 
 
 @functools.cache

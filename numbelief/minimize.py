@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import OptimizeResult, OptimizeWarning
 
-from numbelief import checkpoint, kernels, loop, native, tuning
+from numbelief import checkpoint, cuda, device, kernels, loop, native, tuning
 from numbelief.checks import as_first_point
 from numbelief.optimizer import Optimizer, resolve_set
 from numbelief.options import Options, read_options
@@ -174,15 +174,24 @@ def minimize(
     (True, array([3., 3., 3., 3.]))
     """
     rule, settings = read_options(method, tol, options, Options)
-    x = as_first_point(x0)
-    place = resolve_set(feasible_set, bounds, x.size)
-    x = move_into(place, x)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
     if any(isinstance(arg, native.PerRow) for arg in as_args(args)):
         raise TypeError("per_row marks the data of minimize_many: pass one row to minimize")
-    problem = Problem(fun, jac, args, x, place, settings.finite_difference, settings.compiled)
-    run = Run(problem, rule, x, place, settings)
+    run: Run
+    if cuda.is_device_array(x0):
+        x, card = device.as_first_point(x0)
+        place = resolve_set(feasible_set, bounds, card.x.size)
+        if isinstance(place, Box):
+            card.assign(card.x, move_into(place, card.host(card.x)))
+        on_card = device.DeviceProblem(fun, jac, args, x, card, settings.compiled)
+        run = DeviceRun(on_card, rule, x, place, settings)
+    else:
+        x = as_first_point(x0)
+        place = resolve_set(feasible_set, bounds, x.size)
+        x = move_into(place, x)
+        problem = Problem(fun, jac, args, x, place, settings.finite_difference, settings.compiled)
+        run = Run(problem, rule, x, place, settings)
     return run.go(_Hooks(type(run.optimizer.rule).__name__, callback, settings))
 
 
@@ -216,16 +225,15 @@ class Run:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: Any,
         rule: Rule | Lookahead,
-        x: NDArray[Any],
+        x: Any,
         place: FeasibleSet | None,
         settings: Options,
     ) -> None:
-        n, dtype = x.size, x.dtype
         self.problem = problem
         self.settings = settings
-        self.x, self.g = x, np.zeros_like(x)
+        self.x = x
         self.automatic = rule.learning_rate is None
         if self.automatic:  # the search looks at fun, to which no decay belongs
             rule = replace(without_lookahead(rule), weight_decay=0.0)
@@ -240,10 +248,17 @@ class Run:
             xtol=settings.xtol,
             goal=settings.target,
         )
-        self.kept: dict[str, NDArray[Any]] = {
-            "recent": np.full(loop.WINDOW, math.inf),
-            "best": np.zeros((2, n), dtype),
-        }
+        self.kept: dict[str, NDArray[Any]] = {"recent": np.full(loop.WINDOW, math.inf)}
+        self._allocate()
+        self.status = loop.RUNNING
+        self.began = time.perf_counter()
+
+    def _allocate(self) -> None:
+        """Make room for what the loop keeps of the points that it sees."""
+        settings, x = self.settings, self.x
+        n, dtype = x.size, x.dtype
+        self.g = np.zeros_like(x)
+        self.kept["best"] = np.zeros((2, n), dtype)
         shapes = {"average": (n,), "previous": (n,), "history": (1, 3), "allvecs": (1, n)}
         wanted = {
             "average": settings.iterate == "average",
@@ -263,8 +278,12 @@ class Run:
         if self.optimizer.projection is not None:
             self._probe = np.ones((2, n), dtype)
         self.kept |= dict(zip(("search", "base", "pairs", "products"), self.tuner, strict=True))
-        self.status = loop.RUNNING
-        self.began = time.perf_counter()
+
+    @property
+    def most_steps(self) -> float:
+        """How many steps may be taken without a look at the clock."""
+        slow = self.settings.maxtime < math.inf and self.problem.native is None
+        return 1 if slow else math.inf
 
     # ---- advancing
 
@@ -292,7 +311,7 @@ class Run:
             if self.settings.checkpoint is not None:
                 self.save()
             result = self.result(message)
-            if np.isfinite(result.x).all():
+            if self.optimizer.projection is not None and np.isfinite(result.x).all():
                 self.optimizer.report(result.x)
         except BaseException as error:
             self._attach(error)
@@ -363,7 +382,7 @@ class Run:
         """Let history and allvecs hold the points of so many steps more."""
         needed = self.nit + 1 + count
         for name in ("history", "allvecs"):
-            old = self.kept[name]
+            old = self.kept.get(name, np.empty(0))
             if 0 < len(old) < needed:
                 self.kept[name] = np.empty((2 * needed, old.shape[1]), old.dtype)
                 self.kept[name][: len(old)] = old
@@ -378,14 +397,8 @@ class Run:
     def result(self, message: str | None = None, iterate: str | None = None) -> OptimizeResult:
         """What is known now, as SciPy's result."""
         iterate = iterate or self.settings.iterate
-        x, g = self.x.copy(), self.g.copy()
-        fun = float(self.control["fun"][0])
-        which: int = loop.choose(loop.ITERATES[iterate], self.status, self.control)
-        if which == loop.BEST:
-            (x, g), fun = self.kept["best"].copy(), float(self.control["best_fun"][0])
-        elif which == loop.AVERAGE:
-            x = self.kept["average"].copy()
-            fun = self.problem.evaluate(x, g)
+        which: int = loop.choose(loop.ITERATES[iterate], self.control)
+        x, g, fun = self.point(which)
         if message is None:
             message = _MESSAGES.get(self.status, "The run was interrupted.")
         if self.status == loop.NONFINITE:
@@ -405,12 +418,25 @@ class Run:
             message=message,
         )
         if self.settings.return_all:
-            result["allvecs"] = list(self.kept["allvecs"][: self.nit + 1].copy())
+            result["allvecs"] = self._all_points()
         if self.settings.history:
             values = self.kept["history"][: self.nit + 1].T.copy()
             names = ("fun", "gradient_norm", "learning_rate")
             result["history"] = OptimizeResult(zip(names, values, strict=True))
         return result
+
+    def point(self, which: int = loop.LAST) -> tuple[Any, Any, float]:
+        """Copies of x and the gradient at one of the points to return, and fun."""
+        if which == loop.BEST:
+            x, g = self.kept["best"].copy()
+            return x, g, float(self.control["best_fun"][0])
+        if which == loop.AVERAGE:
+            x, g = self.kept["average"].copy(), self.g.copy()
+            return x, g, self.problem.evaluate(x, g)
+        return self.x.copy(), self.g.copy(), float(self.control["fun"][0])
+
+    def _all_points(self) -> list[Any]:
+        return list(self.kept["allvecs"][: self.nit + 1].copy())
 
     def _attach(self, error: BaseException) -> None:
         if self.nit < 0:
@@ -457,6 +483,62 @@ class Run:
             self.status = loop.compile_verdict()(self.control)
 
 
+class DeviceRun(Run):
+    """The same on a GPU: steps are queued, and looked at together."""
+
+    problem: device.DeviceProblem
+
+    def _allocate(self) -> None:
+        settings, opt = self.settings, self.optimizer
+        for name in ("checkpoint", "resume"):
+            if getattr(settings, name):
+                raise ValueError(f"{name} is not yet available where x0 is on a GPU")
+        if self.automatic:
+            raise ValueError(
+                'learning_rate="auto" is not yet available where x0 is on a GPU: give a learning '
+                f"rate, such as {type(opt.inner).__name__}({opt.inner.default_rate:g})"
+            )
+        self.kept["history"] = np.zeros((int(settings.history), 3))
+        self._points = device.Points(
+            opt,
+            average=settings.iterate == "average",
+            moves=settings.xtol > 0,
+            every=settings.return_all,
+        )
+
+    @property
+    def most_steps(self) -> float:
+        """A look at the figures is one at the clock, too."""
+        return device.LOOK_EVERY
+
+    def _begin(self) -> None:
+        self._points.note(*self.problem.evaluate(), math.nan, self.problem.gradient)
+        self.status = self._look()
+
+    def _loop(self, rates: NDArray[np.float64]) -> int:
+        device.bind(self.optimizer, self.problem, self._points)(rates)
+        return self._look()
+
+    def _look(self) -> int:
+        return self._points.look(self.control, self.kept["recent"], self.kept["history"])
+
+    def result(self, message: str | None = None, iterate: str | None = None) -> OptimizeResult:
+        self._look()  # an exception may have come between
+        return super().result(message, iterate)
+
+    def point(self, which: int = loop.LAST) -> tuple[Any, Any, float]:
+        x, g = self._points.point(which, self.problem.gradient)
+        if which == loop.AVERAGE:
+            fun = self.problem.value(x)
+            g = self._points.copy(self.problem.gradient)
+        else:
+            fun = float(self.control["best_fun" if which == loop.BEST else "fun"][0])
+        return x, g, fun
+
+    def _all_points(self) -> list[Any]:
+        return self._points.every[: self.nit + 1]
+
+
 class _Hooks:
     """What happens between iterations: the callback and the progress bar."""
 
@@ -468,10 +550,9 @@ class _Hooks:
     def limit(self, run: Run, steps: int) -> int:
         """How many steps may be taken before the next look."""
         settings = run.settings
-        one_by_one = settings.maxtime < math.inf and run.problem.native is None
-        if self._callback is not None or one_by_one:
+        if self._callback is not None:
             return 1
-        steps = min(steps, settings.maxiter - run.nit)
+        steps = int(min(steps, run.most_steps, settings.maxiter - run.nit))
         if settings.checkpoint is not None:
             steps = min(steps, settings.checkpoint_every - run.nit % settings.checkpoint_every)
         return steps
@@ -488,11 +569,10 @@ class _Hooks:
         if self._callback is None or run.status == loop.NONFINITE:
             return
         if self._by_keyword:
-            fun = float(run.control["fun"][0])
-            now = OptimizeResult(x=run.x.copy(), fun=fun, jac=run.g.copy(), nit=run.nit)
-            self._callback(intermediate_result=now)
+            x, g, fun = run.point()
+            self._callback(intermediate_result=OptimizeResult(x=x, fun=fun, jac=g, nit=run.nit))
         else:
-            self._callback(run.x.copy())
+            self._callback(run.point()[0])
 
     def close(self) -> None:
         if self._bar is not None:

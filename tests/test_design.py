@@ -18,7 +18,7 @@ FLOORS = {
     "kernels": 1, "checkpoint": 1, "checks": 1,
     "native": 2, "tuning": 2, "options": 2, "batches": 2, "cuda": 2,
     "projections": 3, "loop": 3, "epochs": 3, "sets": 4, "optimizer": 5, "problem": 5,
-    "minimize": 6, "many": 7, "stochastic": 7, "plotting": 8, "__init__": 9,
+    "device": 6, "minimize": 7, "many": 8, "stochastic": 8, "plotting": 9, "__init__": 10,
     "online.losses": 5, "online.game": 6, "online.environments": 6, "online.comparators": 6,
     "online.regret": 7, "online.play": 8, "online.bounds": 9, "online.ensemble": 9,
     "online.__init__": 10,

@@ -1,0 +1,426 @@
+"""A minimization whose points are on a GPU: what it looks at, and when.
+
+A step that the host waited for would cost more than its arithmetic. So steps are queued, and after
+each a row of figures (fun, the gradient's norm ...) is noted on the card, where the best point so
+far is kept, too; every `LOOK_EVERY` steps the rows come to the host, which makes of them what
+`numbelief.loop` does of each point on a CPU. The automatic rate looks after each trial instead: its
+line search must know fun.
+"""
+
+import functools
+from math import inf, isfinite, nan
+from typing import Any
+
+import numpy as np
+from numba import types as nb
+from numpy.typing import NDArray
+
+from numbelief import cuda as gpu
+from numbelief import kernels, loop, native
+from numbelief.checks import as_scalar
+from numbelief.loop import is_better, projected_at
+from numbelief.problem import as_args
+
+# Steps between two looks, at most. At a step of 10 us, a wait of 20 us then costs 6 %.
+LOOK_EVERY = 32
+# Thread blocks that take part in a reduction, at most: each block of the next launch reads what all
+# of them found.
+PARTS = 1024
+
+# The columns of a row of figures; the first four are those of `loop._review`.
+FUN, NORM, MOVED, REACH, BEST_FUN, BEST_NORM, FINITE, COLUMNS = range(8)
+
+
+# ---- templates ---------------------------------------------------------------------------------
+# Bound by `_compiled`: numba.cuda.
+cuda: Any
+at: Any
+
+
+def _higher(a, b):
+    """The larger of two numbers, NaN if one is."""
+    return b if b > a or b != b else a
+
+
+def _top_over_threads(value, shared):
+    """The largest of the numbers of the threads of a block, for all of them."""
+    cuda.syncthreads()  # the last one has been read
+    shared[cuda.threadIdx.x] = value
+    width = cuda.blockDim.x // 2
+    while width > 0:
+        cuda.syncthreads()
+        if cuda.threadIdx.x < width:
+            shared[cuda.threadIdx.x] = _higher(
+                shared[cuda.threadIdx.x], shared[cuda.threadIdx.x + width]
+            )
+        width //= 2
+    cuda.syncthreads()
+    return shared[0]
+
+
+def _top_of(parts, shared):
+    """The largest of what the blocks of the last launch found, for all threads."""
+    top = 0.0
+    for k in range(cuda.threadIdx.x, parts.size, cuda.blockDim.x):
+        top = _higher(top, parts[k])
+    return _top_over_threads(top, shared)
+
+
+def _measure_largest(x, tops):
+    """Each block's part of the largest magnitude."""
+    shared = cuda.shared.array(0, nb.float64)  # as large as the launch says
+    top = x.dtype.type(0)
+    i = cuda.grid(1)
+    while i < x.size:
+        top = _higher(top, abs(x[i]))
+        i += cuda.gridsize(1)
+    top = _top_over_threads(top, shared)
+    if cuda.threadIdx.x == 0:
+        tops[cuda.blockIdx.x] = top
+
+
+def _measure_point(x, g, lower, upper, previous, norms, moves, reaches):
+    """Each block's part of the largest projected gradient, move and coordinate."""
+    shared = cuda.shared.array(0, nb.float64)  # as large as the launch says
+    norm = moved = reach = x.dtype.type(0)
+    i = cuda.grid(1)
+    while i < x.size:
+        # A bound must not hide a gradient that is not finite.
+        slope = projected_at(x, g, lower, upper, i) if isfinite(g[i]) else g[i]
+        norm = _higher(norm, abs(slope))
+        if previous is not None:
+            moved = _higher(moved, abs(x[i] - previous[i]))
+            reach = _higher(reach, abs(x[i]))
+            previous[i] = x[i]
+        i += cuda.gridsize(1)
+    norm = _top_over_threads(norm, shared)
+    if cuda.threadIdx.x == 0:
+        norms[cuda.blockIdx.x] = norm
+    if previous is not None:
+        moved, reach = _top_over_threads(moved, shared), _top_over_threads(reach, shared)
+        if cuda.threadIdx.x == 0:
+            moves[cuda.blockIdx.x], reaches[cuda.blockIdx.x] = moved, reach
+
+
+def _keep_point(
+    x, g, value, place, norms, moves, reaches, figures, last, now, best_x, best_g, average, weight,
+):  # fmt: skip
+    """Note a point's figures from `now` on, keep it if it is the best one, let the mean follow."""
+    shared = cuda.shared.array(0, nb.float64)  # as large as the launch says
+    # Each block concludes for itself, from a row that this launch does not write.
+    norm = _top_of(norms, shared)
+    norm = norm if norm < inf else inf
+    fun = value
+    if place is not None:
+        fun = np.float64(place[0])
+    best_fun, best_norm = figures[last + BEST_FUN], figures[last + BEST_NORM]
+    finite = figures[last + FINITE] > 0 and isfinite(fun) and isfinite(norm)
+    better = finite and is_better(fun, norm, best_fun, best_norm)
+    moved = reach = 0.0
+    if moves is not None:
+        moved, reach = _top_of(moves, shared), _top_of(reaches, shared)
+    if cuda.grid(1) == 0:
+        figures[now + FUN], figures[now + NORM] = fun, norm
+        figures[now + MOVED], figures[now + REACH] = moved, reach
+        figures[now + BEST_FUN] = fun if better else best_fun
+        figures[now + BEST_NORM] = norm if better else best_norm
+        figures[now + FINITE] = 1.0 if finite else 0.0
+    i = cuda.grid(1)
+    while i < x.size:
+        if better:
+            best_x[i], best_g[i] = x[i], g[i]
+        if average is not None:  # noqa: SIM102  Numba drops the branch only where it stands alone
+            if finite:
+                average[i] += weight * (x[i] - average[i])
+        i += cuda.gridsize(1)
+
+
+def _each(arguments):
+    """Do something at each coordinate."""
+    i = cuda.grid(1)
+    while i < arguments[0].size:
+        at(i, *arguments)
+        i += cuda.gridsize(1)
+
+
+def _copy_at(i, target, source):
+    target[i] = source[i]
+
+
+@functools.cache
+def lifted(template: Any, at: Any = None) -> Any:
+    """A template as ``numba.cuda`` compiles it."""
+    names = {} if at is None else {"at": gpu.adopted(at)}
+    return gpu.adopted(template, **names).py_func
+
+
+@functools.cache
+def _compiled(template: Any, at: Any, kinds: tuple[Any, ...]) -> Any:
+    return gpu.compile_kernel(lifted(template, at), kinds)
+
+
+# ---- arrays ------------------------------------------------------------------------------------
+
+
+def duplicate(array: Any) -> Any:
+    """A copy of a device array, made by its own library.
+
+    Raises
+    ------
+    TypeError
+        Its library does not write to arrays, or is not known.
+    """
+    if getattr(array, "__cuda_ndarray__", False) is True:  # Numba's
+        copied = gpu.load().device_array(array.shape, array.dtype)
+        copied.copy_to_device(array)
+        return copied
+    if hasattr(array, "detach"):  # PyTorch's
+        return array.detach().clone()
+    library = type(array).__module__.partition(".")[0]
+    if library.startswith("jax") or not hasattr(array, "copy"):
+        raise TypeError(
+            "x0 on a GPU must be an array that can be written to, of CuPy, PyTorch or Numba, got "
+            f"one of {library}: pass cupy.from_dlpack(x0), and convert x in fun"
+        )
+    return array.copy()
+
+
+class Launcher:
+    """Launches on the vectors of a card."""
+
+    def __init__(self, card: gpu.Card) -> None:
+        self.card, self.n = card, card.x.shape[0]
+        self.parts = min(-(-self.n // gpu.THREADS), PARTS)
+        self._blocks = min(-(-self.n // gpu.THREADS), gpu.most_blocks())
+        self._kernels: dict[tuple[Any, ...], Any] = {}
+
+    def reduce(self, template: Any, *arguments: Any) -> None:
+        """Launch as many blocks as there are parts."""
+        self._launch(template, None, self.parts, arguments)
+
+    def map(self, template: Any, *arguments: Any) -> None:
+        """Launch as many blocks as there is work for."""
+        self._launch(template, None, self._blocks, arguments)
+
+    def each(self, at: Any, *arguments: Any) -> None:
+        """Do something at each coordinate: ``at(i, *arguments)``."""
+        self._launch(_each, at, self._blocks, (arguments,))
+
+    def _launch(self, template: Any, at: Any, blocks: int, arguments: tuple[Any, ...]) -> None:
+        flat = arguments[0] if template is _each else arguments
+        key = (template, at, *[getattr(each, "dtype", type(each)) for each in flat])
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            kinds = tuple(map(gpu.kind_of, arguments))
+            kernel = self._kernels[key] = _compiled(template, at, kinds)
+        kernel[blocks, gpu.THREADS, self.card.stream, 8 * gpu.THREADS](*arguments)
+
+    def largest(self, x: Any) -> float:
+        """The largest magnitude in a vector, or NaN if there is one."""
+        tops = self.card.array(np.zeros(self.parts))
+        self.reduce(_measure_largest, x, tops)
+        return float(self.card.host(tops).max())
+
+
+def as_first_point(x0: Any) -> tuple[Any, gpu.Card]:
+    """A copy of x0 that the run may write to, and the card that it is on."""
+    x = duplicate(x0)
+    card = gpu.Card(x)
+    if not Launcher(card).largest(card.x) < inf:
+        raise ValueError("x0 must be finite")
+    return x, card
+
+
+# ---- evaluation --------------------------------------------------------------------------------
+
+
+class DeviceProblem:
+    """An objective on a GPU: `numbelief.problem.Problem` for x there.
+
+    Parameters
+    ----------
+    fun, jac, args
+        As in `numbelief.minimize`.
+    x : device array of shape (n,)
+        The point to evaluate at, changed from one evaluation to the next.
+    card : numbelief.cuda.Card
+        The GPU, with its view of x.
+
+    Attributes
+    ----------
+    nfev, njev : int
+        Evaluations so far.
+    gradient : device array of shape (n,)
+        The latest gradient, as kernels take it.
+    """
+
+    native = None
+
+    def __init__(
+        self, fun: Any, jac: Any, args: Any, x: Any, card: gpu.Card, compiled: bool | None = None
+    ) -> None:
+        if compiled:
+            raise TypeError("a loop in machine code is not possible: x0 is on a GPU")
+        for name, function in (("fun", fun), ("jac", jac)):
+            if native.is_compiled(function):
+                raise TypeError(
+                    f"{name} must be a Python function of device arrays where x0 is on a GPU, got "
+                    "one that is compiled for the CPU"
+                )
+        if not callable(fun):
+            raise TypeError(f"fun must be callable, got {fun!r}")
+        if not (callable(jac) or jac is True or (isinstance(jac, str) and jac == "inplace")):
+            raise ValueError(
+                "jac must be a callable, True or 'inplace' where x0 is on a GPU, which takes no "
+                f"finite differences, got {jac!r}"
+            )
+        self._fun, self._jac, self._args = fun, jac, as_args(args)
+        self._x, self._card = x, card
+        self.nfev = self.njev = 0
+        self._held: Any = None
+        if jac == "inplace":
+            self._held = duplicate(x)
+            card.assign(card.view(self._held), np.full(x.shape[0], nan, card.x.dtype))
+        self.gradient: Any = None
+
+    def value(self, x: Any) -> float:
+        """The value at some point; its gradient is then the latest one."""
+        value, place = self.evaluate(x)
+        return value if place is None else float(self._card.host(place)[0])
+
+    def evaluate(self, x: Any = None) -> tuple[float, Any]:
+        """The value at x, either as a number or, on the card, as an array of one (and nan)."""
+        x = self._x if x is None else x
+        if self._jac is True:
+            pair = self._fun(x, *self._args)
+            if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+                raise TypeError(f"with jac=True fun must return (value, gradient), got {pair!r}")
+            value, grad = pair
+        elif callable(self._jac):
+            value, grad = self._fun(x, *self._args), self._jac(x, *self._args)
+        else:
+            grad = self._held
+            value = self._fun(x, grad, *self._args)
+        # Held, because its library would give its memory to the next array.
+        self.gradient, self._held = self._card.gradient(grad, ()), grad
+        self.nfev += 1
+        self.njev += 1
+        if gpu.is_device_array(value):
+            return nan, self._card.number(value)
+        return as_scalar(value), None
+
+
+# ---- looking -----------------------------------------------------------------------------------
+
+
+class Points:
+    """What is known of the points of a run, on the card and, after a look, on the host.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        What takes the steps.
+    average, moves, every : bool
+        Whether to keep the mean of all points, to measure how far x moves, and to keep each point.
+
+    Attributes
+    ----------
+    every : list of device array
+        Each point, if they are kept.
+    """
+
+    def __init__(self, optimizer: Any, *, average: bool, moves: bool, every: bool) -> None:
+        self.x, self._card = optimizer.x, optimizer._card
+        card = self._card
+        self._launcher = launcher = Launcher(card)
+        zeros = np.zeros(launcher.n, card.x.dtype)
+        self._best = self._like_x(), self._like_x()
+        self._average = self._like_x() if average else None
+        if self._average is not None:
+            card.assign(self._average[1], zeros)
+        self.every: list[Any] = []
+        self._keeps_every = every
+        limits = optimizer.limits
+        self._limits = tuple(map(card.array, limits)) if limits else (None, None)
+        self._previous = card.array(zeros) if moves else None
+        parts = np.zeros(launcher.parts)
+        self._tops = tuple(card.array(parts) if k == 0 or moves else None for k in range(3))
+        rows = np.zeros((LOOK_EVERY + 1, COLUMNS))
+        rows[-1, [BEST_FUN, FINITE]] = inf, 1  # the row before the first point
+        self._figures = card.array(rows.ravel())
+        self._count = 0
+        self._rates: list[float] = []
+
+    def _like_x(self) -> tuple[Any, Any]:
+        """An array of the user's library, and as kernels take it."""
+        array = duplicate(self.x)
+        return array, self._card.view(array)
+
+    def note(self, value: float, place: Any, rate: float, g: Any) -> None:
+        """Queue the observation of the point that x and its gradient g are now."""
+        launcher, x = self._launcher, self._card.x
+        last, now = (COLUMNS * (k % (LOOK_EVERY + 1)) for k in (self._count - 1, self._count))
+        self._count += 1
+        self._rates.append(rate)
+        launcher.reduce(_measure_point, x, g, *self._limits, self._previous, *self._tops)
+        mean = (None, None)
+        if self._average is not None:
+            mean = self._average[1], x.dtype.type(1 / self._count)
+        launcher.map(
+            _keep_point, x, g, value, place, *self._tops, self._figures, last, now,
+            *(view for _, view in self._best), *mean,
+        )  # fmt: skip
+        if self._keeps_every:
+            self.every.append(duplicate(self.x))
+
+    def look(self, control: NDArray[Any], recent: NDArray[Any], history: NDArray[Any]) -> int:
+        """Bring the figures of the points since the last look to the host; how does the run stand?
+
+        The arguments are those of `numbelief.loop.observe`.
+        """
+        rates, self._rates = np.array(self._rates), []
+        if not rates.size:
+            return loop.RUNNING
+        rows = np.arange(self._count - rates.size, self._count) % (LOOK_EVERY + 1)
+        figures = self._card.host(self._figures).reshape(-1, COLUMNS)[rows]
+        return int(loop.compile_review()(figures, rates, control, recent, history))
+
+    def copy(self, view: Any) -> Any:
+        """A copy of a vector, as an array of the user's library."""
+        array, copied = self._like_x()
+        self._launcher.each(_copy_at, copied, view)
+        return array
+
+    def point(self, which: int, g: Any) -> tuple[Any, Any]:
+        """Copies of one of the points to return and of the gradient that is kept with it.
+
+        ``g`` is the gradient at the last point.
+        """
+        x = self._card.x
+        if which == loop.BEST:
+            (_, x), (_, g) = self._best
+        elif which == loop.AVERAGE and self._average is not None:
+            _, x = self._average
+        return self.copy(x), self.copy(g)
+
+
+# ---- the loop ----------------------------------------------------------------------------------
+
+
+def bind(optimizer: Any, problem: DeviceProblem, points: Points) -> Any:
+    """`loop.run`, with steps and observations that are queued; it takes the rates."""
+
+    def step(x, g, state, clock, numbers, rate):
+        optimizer._stepper.step(problem.gradient, clock, numbers, float(rate))
+
+    def evaluate(x, g):
+        return problem.evaluate()
+
+    def observe(fun, rate, x, g):
+        value, place = fun
+        points.note(value, place, rate, problem.gradient)
+        return loop.RUNNING
+
+    names = {"step": step, "evaluate": evaluate, "observe": observe}
+    run = kernels.lift(loop.run, "on_card", borrow=lambda arrays: arrays, **names)
+    return lambda rates: run(rates, None, None, *optimizer.arrays, (), (), (), ())

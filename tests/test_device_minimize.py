@@ -1,0 +1,375 @@
+"""minimize with x0 on a GPU, or in Numba's simulator of one: against minimize on the CPU."""
+
+import sys
+
+import numba
+import numpy as np
+import pytest
+from scipy.optimize import OptimizeWarning
+from test_cuda import CAPABILITIES, count, gpu, host, needs_compiler, needs_gpu, quiet
+
+from numbelief import (
+    LAMB,
+    SGD,
+    AdaBelief,
+    Adam,
+    Lookahead,
+    Momentum,
+    cuda,
+    device,
+    minimize,
+    schedules,
+)
+from numbelief.sets import Ball
+
+if cuda.SIMULATED:
+    device.PARTS = 3
+
+SCALES = np.linspace(0.5, 4, 13)
+X0 = np.linspace(-2, 3, 13)
+
+
+def value(x):
+    return float((SCALES * (x - 1) ** 2).sum() / 2)
+
+
+def slope(x):
+    return (SCALES * (x - 1)).astype(x.dtype)
+
+
+def on_card(function):
+    """What a function of a NumPy array is for one on the card."""
+
+    def wrapped(x):
+        result = function(host(x))
+        return gpu.to_device(result) if isinstance(result, np.ndarray) else result
+
+    return wrapped
+
+
+def number_on_card(x):
+    return gpu.to_device(np.array(value(host(x))))
+
+
+def together(x):
+    return number_on_card(x), gpu.to_device(slope(host(x)))
+
+
+def inplace(x, grad):
+    assert np.isnan(host(grad)).all() or np.isfinite(host(grad)).all()
+    grad.copy_to_device(slope(host(x)))
+    return value(host(x))
+
+
+FORMS = {
+    "callable": (on_card(value), on_card(slope)),
+    "numbers on the card": (number_on_card, on_card(slope)),
+    "together": (together, True),
+    "inplace": (inplace, "inplace"),
+}
+RULES = {
+    "SGD": SGD(0.1),
+    "AdaBelief": AdaBelief(schedules.inverse_sqrt(0.3)),
+    "Lookahead": Lookahead(Adam(0.1, weight_decay=0.01), 3),
+    "LAMB": LAMB(0.05, segments=(0, 5)),
+}
+
+
+def compare(dtype, method, form="callable", x0=X0, bounds=None, allowed=64, **options):
+    """Minimize on both; return both results."""
+    x0 = x0.astype(dtype)
+    fun, jac = FORMS[form]
+    options = {"history": True, **options}
+    given = {"method": method, "bounds": bounds, "options": options}
+    card = gpu.to_device(x0)
+    ours, theirs = minimize(fun, card, jac=jac, **given), minimize(value, x0, jac=slope, **given)
+    np.testing.assert_array_equal(host(card), x0)
+    eps = allowed * np.finfo(dtype).eps
+    near = {"rtol": eps, "atol": eps}
+    np.testing.assert_allclose(host(ours.x), theirs.x, **near)
+    np.testing.assert_allclose(host(ours.jac), theirs.jac, **near)
+    np.testing.assert_allclose(ours.fun, theirs.fun, **near)
+    count = min(ours.nit, theirs.nit) + 1
+    for name, figures in theirs.history.items():
+        np.testing.assert_allclose(ours.history[name][:count], figures[:count], **near)
+    assert cuda.is_device_array(ours.x)
+    assert ours.nfev == ours.njev >= ours.nit + 1
+    assert (ours.success, ours.status, ours.message) == (
+        theirs.success, theirs.status, theirs.message
+    )  # fmt: skip
+    return ours, theirs
+
+
+# ---- a rate that is given
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", RULES)
+def test_like_the_cpu(name, form):
+    number = list(RULES).index(name) + list(FORMS).index(form)  # in turns
+    dtype = (np.float32, np.float64)[number % 2]
+    bounds = [(-1.5, 2.0), *[(-3, 0.5)] * 12] if number % 3 == 0 else None
+    x0 = X0 if bounds is None else np.clip(X0, *np.transpose(bounds))
+    ours, theirs = compare(dtype, RULES[name], form, x0, bounds, maxiter=9)
+    assert (ours.nit, ours.nfev) == (theirs.nit, theirs.nfev) == (9, 10)
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"iterate": "last", "return_all": True},
+        {"iterate": "average"},
+        {"max_norm": 1.0, "max_value": 0.5},
+    ],
+    ids=["last", "average", "clipped"],
+)
+def test_options(options):
+    ours, theirs = compare(np.float64, Momentum(0.3), maxiter=8, **options)
+    if "return_all" in options:
+        assert len(ours.allvecs) == 9
+        for mine, other in zip(ours.allvecs, theirs.allvecs, strict=True):
+            np.testing.assert_allclose(host(mine), other, rtol=1e-13)
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize(
+    "options",
+    [{"gtol": 0.5}, {"target": 3.0}, {"xtol": 0.2}, {"gtol": 0, "ftol": 0.5}],
+    ids=["gtol", "target", "xtol", "ftol"],
+)
+def test_tolerances_end_the_run_at_a_look(options):
+    given = {"method": SGD(0.1), "options": {"maxiter": 90, **options}}
+    ours = minimize(
+        on_card(lambda x: float(x @ x)),
+        gpu.to_device(X0[:3]),
+        jac=on_card(lambda x: 2 * x),
+        **given,
+    )
+    theirs = minimize(lambda x: float(x @ x), X0[:3], jac=lambda x: 2 * x, **given)
+    assert ours.status == theirs.status == 0
+    assert theirs.nit <= ours.nit < theirs.nit + device.LOOK_EVERY
+
+
+@quiet
+@needs_gpu
+def test_figures_cross_over_once_an_interval(monkeypatch):
+    monkeypatch.setattr(sys.modules["numbelief.minimize"], "LOOK_EVERY_S", 1e9)
+    monkeypatch.setattr(device, "LOOK_EVERY", 5)
+    crossed = []
+    monkeypatch.setattr(cuda.Card, "host", lambda self, a: crossed.append(a.shape) or host(a))
+    fun, jac = FORMS["together"]
+    result = minimize(fun, gpu.to_device(X0), jac=jac, method=SGD(0.1), options={"maxiter": 17})
+    assert (result.nit, result.status) == (17, 1)
+    # Is x0 finite; the first point; the first step alone, then five at a time, then one.
+    assert len(crossed) == 1 + 1 + 1 + 3 + 1
+    assert all(np.prod(shape) <= max(6 * device.COLUMNS, device.PARTS) for shape in crossed)
+
+
+@quiet
+@needs_gpu
+def test_the_best_point_of_all_steps():
+    """A rate too large leaves the minimum behind, between two looks."""
+    fun, jac = FORMS["callable"]
+    options = {"maxiter": 6, "history": True, "gtol": 0}
+    method = SGD(lambda t: 0.3 if t < 4 else 3.0)
+    ours = minimize(fun, gpu.to_device(X0), jac=jac, method=method, options=options)
+    theirs = minimize(value, X0, jac=slope, method=method, options=options)
+    assert np.argmin(ours.history.fun) == 3
+    np.testing.assert_allclose(host(ours.x), theirs.x, rtol=1e-13)
+    assert ours.fun == pytest.approx(min(ours.history.fun))
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize("where", ["fun", "jac"])
+@pytest.mark.parametrize("iterate", ["best", "last"])
+def test_not_finite(where, iterate, monkeypatch):
+    monkeypatch.setattr(sys.modules["numbelief.minimize"], "LOOK_EVERY_S", 1e9)
+    calls = {"fun": 0, "jac": 0}
+
+    def turn(name, result):
+        calls[name] += 1
+        return result * np.nan if where == name and calls[name] == 5 else result
+
+    result = minimize(
+        on_card(lambda x: turn("fun", value(x))), gpu.to_device(X0),
+        jac=on_card(lambda x: turn("jac", slope(x))), method=SGD(0.1),
+        options={"history": True, "iterate": iterate, "maxiter": 12},
+    )  # fmt: skip
+    assert (result.status, result.success, result.nit) == (3, False, 4)
+    what = "fun is nan" if where == "fun" else "the gradient is not finite"
+    assert result.message.endswith(f"At iteration 4, {what}.")
+    assert result.fun == min(result.history.fun[:4]) == result.history.fun[3]
+    np.testing.assert_allclose(value(host(result.x)), result.fun)
+    assert result.history.fun.shape == (5,)
+
+
+@quiet
+@needs_gpu
+def test_a_bound_does_not_hide_an_infinite_gradient():
+    result = minimize(
+        on_card(value), gpu.to_device(X0), method=SGD(0.1), bounds=[(-5, 5)] * 13,
+        jac=on_card(lambda x: np.where(x > 0, np.inf, 1.0)), options={"maxiter": 3},
+    )  # fmt: skip
+    assert (result.status, result.nit) == (3, 0)
+
+
+@quiet
+@needs_gpu
+def test_callback():
+    seen = []
+
+    def callback(intermediate_result):
+        seen.append((intermediate_result.nit, intermediate_result.fun))
+        assert cuda.is_device_array(intermediate_result.x)
+        assert cuda.is_device_array(intermediate_result.jac)
+        if len(seen) == 4:
+            raise StopIteration
+
+    fun, jac = FORMS["together"]
+    result = minimize(fun, gpu.to_device(X0), jac=jac, method=SGD(0.1), callback=callback)
+    assert [nit for nit, _ in seen] == [1, 2, 3, 4]
+    assert (result.status, result.nit, result.fun) == (99, 4, seen[-1][1])
+    points = []
+    options = {"maxiter": 3}
+    minimize(fun, gpu.to_device(X0), jac=jac, method=SGD(0.1), callback=points.append,
+             options=options)  # fmt: skip
+    assert len(points) == 3
+    assert value(host(points[2])) == seen[2][1]
+
+
+@quiet
+@needs_gpu
+def test_an_exception_carries_the_best_point(monkeypatch):
+    monkeypatch.setattr(sys.modules["numbelief.minimize"], "LOOK_EVERY_S", 1e9)
+    calls = []
+
+    def fail(x):
+        calls.append(value(host(x)))
+        if len(calls) == 5:
+            raise ZeroDivisionError
+        return calls[-1]
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        minimize(fail, gpu.to_device(X0), jac=on_card(slope), method=SGD(0.1))
+    so_far = caught.value.intermediate_result
+    assert (so_far.nit, so_far.fun) == (3, calls[3])
+    assert value(host(so_far.x)) == so_far.fun
+
+
+@quiet
+@needs_gpu
+def test_x0_outside_the_bounds_is_moved():
+    with pytest.warns(OptimizeWarning, match="Initial guess is not within the specified bounds"):
+        result = minimize(
+            on_card(value), gpu.to_device(X0), jac=on_card(slope), method=SGD(0.1),
+            bounds=[(-1, 2)] * 13, options={"maxiter": 0, "iterate": "last"},
+        )  # fmt: skip
+    np.testing.assert_array_equal(host(result.x), np.clip(X0, -1, 2))
+
+
+# ---- refusals
+
+
+@needs_gpu
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"jac": None}, ValueError, "jac must be a callable, True or 'inplace' where x0"),
+        ({"jac": "2-point"}, ValueError, "finite differences, got '2-point'"),
+        ({"fun": 3}, TypeError, "fun must be callable, got 3"),
+        ({"fun": numba.njit(value)}, TypeError, "fun must be a Python function of device arrays"),
+        ({"options": {"compiled": True}}, TypeError, "a loop in machine code is not possible"),
+        ({"feasible_set": Ball()}, ValueError, "feasible_set must be a Box on a GPU"),
+        ({"x0": np.array([1.0, np.nan])}, ValueError, "x0 must be finite"),
+        ({"x0": np.array([1, 2])}, TypeError, "x must be float32 or float64, got int64"),
+        ({"x0": np.ones((2, 2))}, ValueError, "x must have one dimension"),
+        ({"jac": slope}, TypeError, "grad must be on the GPU, as x is, got"),
+        ({"jac": lambda x: gpu.to_device(np.ones(4))}, ValueError, "grad must have the shape"),
+        ({"jac": lambda x: x}, ValueError, "grad must not share memory with x"),
+        ({"fun": lambda x: x}, ValueError, r"fun must return a scalar, got shape \(13,\)"),
+        ({"fun": lambda x: gpu.to_device(np.array([1]))}, TypeError, "a float32 or"),
+        ({"fun": lambda x: "low"}, TypeError, "fun must return a real number"),
+        ({"fun": lambda x: 1.0, "jac": True}, TypeError, r"must return \(value, gradient\)"),
+    ],
+)  # fmt: skip
+def test_bad_arguments(given, error, message):
+    given = {"fun": on_card(value), "jac": on_card(slope), "method": SGD(0.1), "x0": X0} | given
+    given["x0"] = gpu.to_device(given["x0"])
+    if given["jac"] is slope:
+        given["jac"] = lambda x: slope(host(x))
+    with pytest.raises(error, match=message):
+        minimize(**given)
+
+
+def test_arrays_that_cannot_be_written_to():
+    kind = type("Array", (), {"__cuda_array_interface__": {}, "__module__": "jaxlib._jax"})
+    with pytest.raises(TypeError, match="of CuPy, PyTorch or Numba, got one of jaxlib"):
+        minimize(value, kind(), jac=slope)
+
+
+def test_copies_are_made_by_the_arrays_library():
+    class Tensor:
+        def detach(self):
+            return self
+
+        def clone(self):
+            return "cloned"
+
+    class Array:
+        def copy(self):
+            return "copied"
+
+    assert device.duplicate(Tensor()) == "cloned"
+    assert device.duplicate(Array()) == "copied"
+
+
+# ---- PTX
+
+A, F = np.ones(2, np.float32), np.ones(2)
+POINT = (A, A, None, None, None, F, None, None)
+POINTS = (A, A, A, A, A, F, F, F)
+KEEP = (A, A, 1.0, None, F, None, None, F, 0, 0, A, A, None, None)
+KEEP_ALL = (A, A, 1.0, A, F, F, F, F, 0, 0, A, A, A, np.float32(1))
+
+
+@pytest.fixture
+def ptx(monkeypatch):
+    """Compile a kernel for arguments that stand for those of a launch, in float32."""
+    from numba import cuda as numba_cuda
+
+    def compile(template, arguments, at=None, capability=(9, 0)):
+        # Compiling a device function asks for the GPU, only to learn its capability.
+        found = type("Device", (), {"compute_capability": capability})
+        monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: found)
+        text, _ = numba_cuda.compile(
+            device.lifted(template, at), numba.void(*map(cuda.kind_of, arguments)),
+            abi="numba", device=False, output="ptx", cc=capability,
+        )  # fmt: skip
+        return text[text.index(".entry") :]
+
+    return compile
+
+
+@needs_compiler
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_ptx_of_observations(capability, ptx):
+    launches = {
+        device._measure_largest: [(A, F)],
+        device._measure_point: [POINT, POINTS],
+        device._keep_point: [KEEP, KEEP_ALL],
+    }
+    for template, several in launches.items():
+        for arguments in several:
+            text = ptx(template, arguments, capability=capability)
+            assert ".local" not in text
+            assert not count(r"\bcall", text)
+            if template is not device._keep_point:
+                # The loop over coordinates is in float32: only what it found is converted.
+                results = sum(each is F for each in arguments)
+                assert count(r"cvt\.f64\.f32", text) == results
