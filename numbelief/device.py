@@ -16,12 +16,13 @@ from numba import types as nb
 from numpy.typing import NDArray
 
 from numbelief import cuda as gpu
-from numbelief import kernels, loop, native
+from numbelief import kernels, loop, native, tuning
 from numbelief.checks import as_scalar
 from numbelief.loop import is_better, projected_at
 from numbelief.problem import as_args
+from numbelief.tuning import factor_of
 
-# Steps between two looks, at most. At a step of 10 us, a wait of 20 us then costs 6 %.
+# Steps between two looks, at most: they share one wait, of some 20 us (not measured here).
 LOOK_EVERY = 32
 # Thread blocks that take part in a reduction, at most: each block of the next launch reads what all
 # of them found.
@@ -32,9 +33,11 @@ FUN, NORM, MOVED, REACH, BEST_FUN, BEST_NORM, FINITE, COLUMNS = range(8)
 
 
 # ---- templates ---------------------------------------------------------------------------------
-# Bound by `_compiled`: numba.cuda.
+# Bound by `lifted`: numba.cuda, what is done at a coordinate, how two results are joined.
 cuda: Any
 at: Any
+join: Any
+over_threads: Any
 
 
 def _higher(a, b):
@@ -42,15 +45,19 @@ def _higher(a, b):
     return b if b > a or b != b else a
 
 
-def _top_over_threads(value, shared):
-    """The largest of the numbers of the threads of a block, for all of them."""
-    cuda.syncthreads()  # the last one has been read
+def _plus(a, b):
+    return a + b
+
+
+def _over_threads(value, shared):
+    """What the numbers of the threads of a block come to, for all of them."""
+    cuda.syncthreads()  # the last result has been read
     shared[cuda.threadIdx.x] = value
     width = cuda.blockDim.x // 2
     while width > 0:
         cuda.syncthreads()
         if cuda.threadIdx.x < width:
-            shared[cuda.threadIdx.x] = _higher(
+            shared[cuda.threadIdx.x] = join(
                 shared[cuda.threadIdx.x], shared[cuda.threadIdx.x + width]
             )
         width //= 2
@@ -58,12 +65,18 @@ def _top_over_threads(value, shared):
     return shared[0]
 
 
-def _top_of(parts, shared):
-    """The largest of what the blocks of the last launch found, for all threads."""
-    top = 0.0
+def _over_parts(parts, shared):
+    """What the results of the blocks of an earlier launch come to, for all threads."""
+    value = 0.0
     for k in range(cuda.threadIdx.x, parts.size, cuda.blockDim.x):
-        top = _higher(top, parts[k])
-    return _top_over_threads(top, shared)
+        value = join(value, parts[k])
+    return over_threads(value, shared)
+
+
+_top = kernels.lift(_over_threads, join=_higher)
+_top_of = kernels.lift(_over_parts, join=_higher, over_threads=_top)
+_total = kernels.lift(_over_threads, join=_plus)
+_total_of = kernels.lift(_over_parts, join=_plus, over_threads=_total)
 
 
 def _measure_largest(x, tops):
@@ -74,7 +87,7 @@ def _measure_largest(x, tops):
     while i < x.size:
         top = _higher(top, abs(x[i]))
         i += cuda.gridsize(1)
-    top = _top_over_threads(top, shared)
+    top = _top(top, shared)
     if cuda.threadIdx.x == 0:
         tops[cuda.blockIdx.x] = top
 
@@ -93,11 +106,11 @@ def _measure_point(x, g, lower, upper, previous, norms, moves, reaches):
             reach = _higher(reach, abs(x[i]))
             previous[i] = x[i]
         i += cuda.gridsize(1)
-    norm = _top_over_threads(norm, shared)
+    norm = _top(norm, shared)
     if cuda.threadIdx.x == 0:
         norms[cuda.blockIdx.x] = norm
     if previous is not None:
-        moved, reach = _top_over_threads(moved, shared), _top_over_threads(reach, shared)
+        moved, reach = _top(moved, shared), _top(reach, shared)
         if cuda.threadIdx.x == 0:
             moves[cuda.blockIdx.x], reaches[cuda.blockIdx.x] = moved, reach
 
@@ -135,6 +148,47 @@ def _keep_point(
         i += cuda.gridsize(1)
 
 
+def _multiply(a, b, sums):
+    """Each block's part of an inner product."""
+    shared = cuda.shared.array(0, nb.float64)  # as large as the launch says
+    total = 0.0
+    i = cuda.grid(1)
+    while i < a.size:
+        total += np.float64(a[i]) * b[i]
+        i += cuda.gridsize(1)
+    total = _total(total, shared)
+    if cuda.threadIdx.x == 0:
+        sums[cuda.blockIdx.x] = total
+
+
+def _deflect(a, by, sums, k, product, alphas, second):
+    """What `tuning._deflect` does, after the launch of its inner product."""
+    shared = cuda.shared.array(0, nb.float64)  # as large as the launch says
+    # Each block concludes for itself; what the first loop notes, it does not read.
+    factor = a.dtype.type(-factor_of(_total_of(sums, shared), k, product, alphas, second))
+    i = cuda.grid(1)
+    while i < a.size:
+        a[i] += factor * by[i]
+        i += cuda.gridsize(1)
+
+
+def _measure_trial(direction, x, g, x0, slopes, tops, moves):
+    """Each block's part of what `tuning._measure` finds."""
+    shared = cuda.shared.array(0, nb.float64)  # as large as the launch says
+    slope = 0.0
+    top = moved = x.dtype.type(0)
+    i = cuda.grid(1)
+    while i < x.size:
+        slope += np.float64(direction[i]) * g[i]
+        top = _higher(top, abs(g[i]))
+        moved = _higher(moved, abs(x[i] - x0[i]))
+        i += cuda.gridsize(1)
+    slope, top, moved = _total(slope, shared), _top(top, shared), _top(moved, shared)
+    if cuda.threadIdx.x == 0:
+        slopes[cuda.blockIdx.x], tops[cuda.blockIdx.x] = slope, top
+        moves[cuda.blockIdx.x] = moved
+
+
 def _each(arguments):
     """Do something at each coordinate."""
     i = cuda.grid(1)
@@ -143,8 +197,12 @@ def _each(arguments):
         i += cuda.gridsize(1)
 
 
-def _copy_at(i, target, source):
+def _copy_at(i, source, target):
     target[i] = source[i]
+
+
+def _fill_at(i, array, value):
+    array[i] = value
 
 
 @functools.cache
@@ -283,8 +341,8 @@ class DeviceProblem:
             card.assign(card.view(self._held), np.full(x.shape[0], nan, card.x.dtype))
         self.gradient: Any = None
 
-    def value(self, x: Any) -> float:
-        """The value at some point; its gradient is then the latest one."""
+    def value(self, x: Any = None) -> float:
+        """The value at x, or another point, as a number; its gradient is then the latest one."""
         value, place = self.evaluate(x)
         return value if place is None else float(self._card.host(place)[0])
 
@@ -327,6 +385,8 @@ class Points:
     ----------
     every : list of device array
         Each point, if they are kept.
+    limits : tuple of device array or None
+        Lower and upper bounds.
     """
 
     def __init__(self, optimizer: Any, *, average: bool, moves: bool, every: bool) -> None:
@@ -341,7 +401,7 @@ class Points:
         self.every: list[Any] = []
         self._keeps_every = every
         limits = optimizer.limits
-        self._limits = tuple(map(card.array, limits)) if limits else (None, None)
+        self.limits = tuple(map(card.array, limits)) if limits else (None, None)
         self._previous = card.array(zeros) if moves else None
         parts = np.zeros(launcher.parts)
         self._tops = tuple(card.array(parts) if k == 0 or moves else None for k in range(3))
@@ -362,7 +422,7 @@ class Points:
         last, now = (COLUMNS * (k % (LOOK_EVERY + 1)) for k in (self._count - 1, self._count))
         self._count += 1
         self._rates.append(rate)
-        launcher.reduce(_measure_point, x, g, *self._limits, self._previous, *self._tops)
+        launcher.reduce(_measure_point, x, g, *self.limits, self._previous, *self._tops)
         mean = (None, None)
         if self._average is not None:
             mean = self._average[1], x.dtype.type(1 / self._count)
@@ -388,7 +448,7 @@ class Points:
     def copy(self, view: Any) -> Any:
         """A copy of a vector, as an array of the user's library."""
         array, copied = self._like_x()
-        self._launcher.each(_copy_at, copied, view)
+        self._launcher.each(_copy_at, view, copied)
         return array
 
     def point(self, which: int, g: Any) -> tuple[Any, Any]:
@@ -407,7 +467,7 @@ class Points:
 # ---- the loop ----------------------------------------------------------------------------------
 
 
-def bind(optimizer: Any, problem: DeviceProblem, points: Points) -> Any:
+def bind_run(optimizer: Any, problem: DeviceProblem, points: Points) -> Any:
     """`loop.run`, with steps and observations that are queued; it takes the rates."""
 
     def step(x, g, state, clock, numbers, rate):
@@ -424,3 +484,110 @@ def bind(optimizer: Any, problem: DeviceProblem, points: Points) -> Any:
     names = {"step": step, "evaluate": evaluate, "observe": observe}
     run = kernels.lift(loop.run, "on_card", borrow=lambda arrays: arrays, **names)
     return lambda rates: run(rates, None, None, *optimizer.arrays, (), (), (), ())
+
+
+class Search:
+    """`loop.search`, and the text of `numbelief.tuning` that it calls, around launches.
+
+    A trial brings its fun and two results of reductions to the host, which decides on them; the
+    recursion over the last steps brings none.
+
+    Parameters
+    ----------
+    optimizer, problem, points
+        What takes the steps, evaluates and observes.
+    scaled : bool
+        As `numbelief.tuning.new_tuner` takes it.
+
+    Attributes
+    ----------
+    g : device array of shape (n,)
+        The gradient: the method writes to it, which it may not to the user's.
+    """
+
+    def __init__(
+        self, optimizer: Any, problem: DeviceProblem, points: Points, *, scaled: bool
+    ) -> None:
+        self._optimizer, self._problem, self._points = optimizer, problem, points
+        self._card = card = optimizer._card
+        self._launcher = launcher = Launcher(card)
+        x = self._x = card.x
+        nothing = np.empty(0, x.dtype)
+        record, _, _, products, alphas = tuning.new_tuner(nothing, on=True, scaled=scaled)
+        rows = 1 + 2 + 2 * tuning.PAIRS
+        self.g, *rest = (card.cuda.device_array(launcher.n, x.dtype) for _ in range(rows))
+        tuner = (record.view(np.recarray), rest[:2], rest[2:], products, card.array(alphas))
+        self._sums = tuple(card.array(np.zeros(launcher.parts)) for _ in range(3))
+        names: dict[str, Any] = {
+            name: functools.partial(launcher.each, at) for name, at in tuning.COORDINATES.items()
+        }
+        names |= {
+            "row": lambda arrays, k: arrays[k],
+            "copy": functools.partial(launcher.each, _copy_at),
+            "fill": self._fill,
+            "largest": launcher.largest,
+            "dot": self._dot,
+            "deflect": self._deflect,
+            "measure": self._measure,
+            "_length": lambda x, x0, trace: self._reduce(_measure_trial, x, x, x, x0)[2].max(),
+            "step": self._step,
+        }
+        for name in ("prepare", "aim", "propose", "judge"):
+            text = getattr(tuning, f"_{name}")
+            names[name] = kernels._adopt(text, lambda function: function, **names)
+        lower, upper = points.limits
+        options = (None, None, None, lower, upper, None, None)
+        # Python writes to the fields of a record by name in this form only.
+        state, clock, numbers = optimizer.arrays
+        self._arrays = (x, self.g, state, clock.view(np.recarray), numbers, options)
+        self._tuner, self._names = tuner, names
+
+    def evaluate(self, x: Any = None, g: Any = None) -> float:
+        """Return fun at x, and let g be the gradient there."""
+        fun = self._problem.value()
+        self._launcher.each(_copy_at, self._problem.gradient, self.g)
+        return fun
+
+    def run(self, rates: NDArray[np.float64], *watch: NDArray[Any]) -> int:
+        """Take so many steps, unless a point ends the run; watch is what `Points.look` takes."""
+
+        def observe(fun, rate, x, g, *watch):
+            self._points.note(fun, None, rate, g)
+            return self._points.look(*watch)
+
+        names = {name: self._names[name] for name in ("propose", "judge")}
+        search = kernels.lift(
+            loop.search,
+            borrow=lambda arrays: arrays,
+            evaluate=self.evaluate,
+            observe=observe,
+            **names,
+        )
+        with np.errstate(all="ignore"):  # as in compiled code
+            return int(search(rates, *self._arrays, watch, self._tuner, ()))
+
+    def _step(self, x, g, state, clock, numbers, rate, *options):
+        _, clock, _ = self._optimizer.arrays
+        self._optimizer._stepper.step(g, clock, numbers, float(rate))
+
+    def _fill(self, arrays, value):
+        for array in arrays:
+            self._launcher.each(_fill_at, array, array.dtype.type(value))
+
+    def _reduce(self, template, *arguments):
+        """What each block found."""
+        found = self._sums[: 1 if template is _multiply else 3]
+        self._launcher.reduce(template, *arguments, *found)
+        return [self._card.host(each) for each in found]
+
+    def _dot(self, a, b):
+        return float(self._reduce(_multiply, a, b)[0].sum())
+
+    def _measure(self, direction, x, g, x0):
+        slopes, tops, moves = self._reduce(_measure_trial, direction, x, g, x0)
+        return float(slopes.sum()), float(tops.max()), moves.max() != 0
+
+    def _deflect(self, a, along, by, k, product, alphas, second):
+        sums = self._sums[0]
+        self._launcher.reduce(_multiply, along, a, sums)
+        self._launcher.map(_deflect, a, by, sums, k, product, alphas, int(second))

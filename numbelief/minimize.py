@@ -62,9 +62,9 @@ def minimize(
         ``fun(x, *args) -> float``; with ``jac=True`` it returns ``(f, g)``, and with
         ``jac="inplace"`` it is ``fun(x, grad, *args) -> float`` and fills ``grad``. It gets its own
         copy of x, of shape (n,) and of the dtype of the run.
-    x0 : array_like of shape (n,)
+    x0 : array_like or device array of shape (n,)
         First point, never written to. float32 stays float32; integers become float64; a scalar is
-        one variable.
+        one variable. An array on an NVIDIA GPU, of CuPy, PyTorch or Numba, stays there (see Notes).
     args : tuple, optional
         Further arguments of fun and jac; numbers and arrays where these are compiled.
     method : str, Rule or Lookahead, default "adabelief"
@@ -154,6 +154,18 @@ def minimize(
     Weight decay is no part of fun, which the line search looks at, and is left out; so is a
     `Lookahead`, whose place the line search takes. The method and its sources stand at the top of
     ``numbelief/tuning.py``.
+
+    With x0 on a GPU, everything of its size stays there, on CUDA's default stream, and x0 is
+    float32 or float64. fun and jac are Python functions that get the run's own x, an array of x0's
+    library, neither to be changed nor to be kept; gradients are contiguous arrays there, of x0's
+    dtype; fun may return a number there, too. jac is a callable, True or "inplace". Steps at a
+    given rate are queued: fun, norms and moves come to the host at most 32 steps apart (or some
+    20 ms; after each step with a callback), and only then tolerances, target, maxtime and values
+    that are not finite end the run. What was queued counts in nit, nfev, history and the best
+    point, up to a point that is not finite. With ``learning_rate="auto"`` a trial brings fun and
+    two results of reductions to the host. x, jac and allvecs are arrays of x0's library. Sets other
+    than a `Box`, ``checkpoint`` and ``resume`` are refused; arrays of JAX are, as nothing may write
+    to them: pass ``cupy.from_dlpack(x0)``.
 
     Examples
     --------
@@ -277,7 +289,7 @@ class Run:
         self._probe = None
         if self.optimizer.projection is not None:
             self._probe = np.ones((2, n), dtype)
-        self.kept |= dict(zip(("search", "base", "pairs", "products"), self.tuner, strict=True))
+        self.kept |= dict(zip(tuning.NAMES, self.tuner, strict=True))
 
     @property
     def most_steps(self) -> float:
@@ -475,7 +487,7 @@ class Run:
             self.control[name] = arrays["control"][name]
         for name in wanted:
             self.kept[name] = arrays[name]
-        self.tuner = tuple(self.kept[name] for name in ("search", "base", "pairs", "products"))
+        self.tuner = tuple(self.kept[name] for name in tuning.NAMES)
         self.problem.nfev, self.problem.njev = header["nfev"], header["njev"]
         finite = math.isfinite(self.control["fun"][0]) and math.isfinite(self.control["norm"][0])
         self.status = loop.NONFINITE
@@ -493,11 +505,6 @@ class DeviceRun(Run):
         for name in ("checkpoint", "resume"):
             if getattr(settings, name):
                 raise ValueError(f"{name} is not yet available where x0 is on a GPU")
-        if self.automatic:
-            raise ValueError(
-                'learning_rate="auto" is not yet available where x0 is on a GPU: give a learning '
-                f"rate, such as {type(opt.inner).__name__}({opt.inner.default_rate:g})"
-            )
         self.kept["history"] = np.zeros((int(settings.history), 3))
         self._points = device.Points(
             opt,
@@ -505,6 +512,10 @@ class DeviceRun(Run):
             moves=settings.xtol > 0,
             every=settings.return_all,
         )
+        self._search = None
+        if self.automatic:
+            scaled = settings.max_norm is None and settings.max_value is None
+            self._search = device.Search(opt, self.problem, self._points, scaled=scaled)
 
     @property
     def most_steps(self) -> float:
@@ -512,22 +523,36 @@ class DeviceRun(Run):
         return device.LOOK_EVERY
 
     def _begin(self) -> None:
-        self._points.note(*self.problem.evaluate(), math.nan, self.problem.gradient)
+        if self._search is None:
+            value, place = self.problem.evaluate()
+        else:
+            value, place = self._search.evaluate(), None
+        self._points.note(value, place, math.nan, self._gradient)
         self.status = self._look()
 
     def _loop(self, rates: NDArray[np.float64]) -> int:
-        device.bind(self.optimizer, self.problem, self._points)(rates)
+        if self._search is not None:
+            return self._search.run(rates, *self._figures)
+        device.bind_run(self.optimizer, self.problem, self._points)(rates)
         return self._look()
 
+    @property
+    def _figures(self) -> tuple[NDArray[Any], ...]:
+        return self.control, self.kept["recent"], self.kept["history"]
+
+    @property
+    def _gradient(self) -> Any:
+        return self.problem.gradient if self._search is None else self._search.g
+
     def _look(self) -> int:
-        return self._points.look(self.control, self.kept["recent"], self.kept["history"])
+        return self._points.look(*self._figures)
 
     def result(self, message: str | None = None, iterate: str | None = None) -> OptimizeResult:
         self._look()  # an exception may have come between
         return super().result(message, iterate)
 
     def point(self, which: int = loop.LAST) -> tuple[Any, Any, float]:
-        x, g = self._points.point(which, self.problem.gradient)
+        x, g = self._points.point(which, self._gradient)
         if which == loop.AVERAGE:
             fun = self.problem.value(x)
             g = self._points.copy(self.problem.gradient)

@@ -33,7 +33,7 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from numbelief import kernels
-from numbelief.kernels import SUM_BLOCK, copy, fill, limit, project, row, window
+from numbelief.kernels import SUM_BLOCK, copy, fill, largest, limit, project, row, window
 from numbelief.rules import Rule
 
 # Of 142 problems within 1,000 gradients, 1 pair solves 96.5 %, 2 97.9 %, 3 and more 99.3 %; within
@@ -61,6 +61,9 @@ SHRINK, FAILURES = 1e-3, 5
 
 STEPPED, SHORTENED, LOST = range(3)
 
+#: The arrays of `new_tuner`, by name.
+NAMES = ("search", "base", "pairs", "products", "alphas")
+
 _RECORD = np.dtype(
     [
         ("rate", "f8"),  # what the next step of the rule gets
@@ -77,10 +80,20 @@ _RECORD = np.dtype(
     ]
 )
 
-# Bound by `kernels.lift`.
+# Bound by `kernels.lift`, as are the names of `COORDINATES`.
 step: Any
+at: Any
 dot: Any
 shift: Any
+deflect: Any
+measure: Any
+free: Any
+scale: Any
+subtract: Any
+difference: Any
+start_from: Any
+go: Any
+accept: Any
 prepare: Any
 aim: Any
 propose: Any
@@ -90,7 +103,7 @@ judge: Any
 def new_tuner(
     x: NDArray[Any], *, on: bool, scaled: bool, pairs: int = PAIRS
 ) -> tuple[NDArray[Any], ...]:
-    """The memory of an automatic rate: a record, the base (x and g), s and y, s.y and alpha.
+    """The memory of an automatic rate: a record, the base (x and g), s and y, s.y, alpha.
 
     It is empty for a rate that is given (``on=False``). Without ``scaled`` the rule sees gradients
     in their own unit, as a limit on them needs. Without ``pairs`` the steps are the rule's own.
@@ -102,7 +115,8 @@ def new_tuner(
         record,
         np.zeros((2, n), x.dtype),
         np.zeros((rows, n), x.dtype),
-        np.zeros((2, pairs)),
+        np.zeros(pairs),
+        np.zeros(pairs),
     )
 
 
@@ -147,7 +161,35 @@ def _shift(a, factor, b):
         a[i] += c * b[i]
 
 
-# ---- the method --------------------------------------------------------------------------------
+@register_jitable
+def factor_of(inner, k, product, alphas, second):
+    """What a loop of the recursion takes of pair k's vector; the first loop notes it."""
+    factor = inner / product
+    if second:
+        return factor + alphas[k]
+    alphas[k] = factor
+    return factor
+
+
+def _deflect(a, along, by, k, product, alphas, second):
+    """Take out of a what pair k knows, in one of the two loops of the recursion."""
+    shift(a, -factor_of(dot(along, a), k, product, alphas, second), by)
+
+
+@register_jitable
+def _differ(a, b):
+    for i in range(a.size):  # noqa: SIM110  Numba has no any()
+        if a[i] != b[i]:
+            return True
+    return False
+
+
+def _measure(direction, x, g, x0):
+    """The slope along a direction, the steepest coordinate, and whether x is away from x0."""
+    return dot(direction, g), largest(g), _differ(x, x0)
+
+
+# ---- what is done at each coordinate -----------------------------------------------------------
 
 
 @register_jitable
@@ -159,6 +201,62 @@ def _is_held(x, g, lower, upper, i):
         return (x[i] <= lower[i] and g[i] > 0) or (x[i] >= upper[i] and g[i] < 0)
 
 
+def _free_at(i, g, x0, g0, lower, upper):
+    """The gradient, but 0 where a bound holds."""
+    g[i] = g.dtype.type(0) if _is_held(x0, g0, lower, upper, i) else g0[i]
+
+
+def _scale_at(i, a, factor):
+    a[i] *= factor
+
+
+def _subtract_at(i, a, b):
+    a[i] -= b[i]
+
+
+def _difference_at(i, a, b, c):
+    a[i] = b[i] - c[i]
+
+
+def _start_from_at(i, x, x0, g0, lower, upper):
+    """From a displacement to the point, where no bound holds."""
+    p = x.dtype.type(0) if _is_held(x0, g0, lower, upper, i) else x[i]
+    x[i] = limit(x0[i] + p, lower, upper, i)
+
+
+def _go_at(i, x, x0, length, direction, lower, upper):
+    x[i] = limit(x0[i] + length * direction[i], lower, upper, i)
+
+
+def _accept_at(i, x, g, x0, g0, direction, change):
+    """Let the base follow, and note how far."""
+    direction[i] = x[i] - x0[i]
+    change[i] = g[i] - g0[i]
+    x0[i] = x[i]
+    g0[i] = g[i]
+
+
+#: What the method does to vectors: at each coordinate, apart from sums and maxima. By these names a
+#: target binds its loops, which take what these functions take after ``i``.
+COORDINATES = {
+    "free": _free_at,
+    "scale": _scale_at,
+    "subtract": _subtract_at,
+    "difference": _difference_at,
+    "start_from": _start_from_at,
+    "go": _go_at,
+    "accept": _accept_at,
+}
+
+
+def _each(*arguments):
+    for i in range(arguments[0].size):
+        at(i, *arguments)
+
+
+# ---- the method --------------------------------------------------------------------------------
+
+
 @register_jitable
 def _clear(state, clock):
     fill(state, 0)
@@ -167,49 +265,36 @@ def _clear(state, clock):
     now.bias1 = now.bias2 = 0.0
 
 
-def _prepare(g, record, base, pairs, products, lower, upper):
+def _prepare(g, record, base, pairs, products, alphas, lower, upper):
     """The first loop: g becomes what the rule shall see of the gradient at the base."""
     now = record[0]
-    memory = pairs.shape[0] // 2
-    x0, g0 = row(base, 0), row(base, 1)
-    zero = g.dtype.type(0)
-    for i in range(g.size):
-        g[i] = zero if _is_held(x0, g0, lower, upper, i) else g0[i]
+    memory = len(pairs) // 2
+    free(g, row(base, 0), row(base, 1), lower, upper)
     for k in range(now.pairs - 1, max(now.pairs - memory, 0) - 1, -1):
         j = k % memory
-        alpha = dot(row(pairs, j), g) / products[0, j]
-        products[1, j] = alpha
-        shift(g, -alpha, row(pairs, memory + j))
-    scale = g.dtype.type(now.scale)
-    for i in range(g.size):
-        g[i] *= scale
+        deflect(g, row(pairs, j), row(pairs, memory + j), j, products[j], alphas, False)
+    scale(g, g.dtype.type(now.scale))
 
 
-def _aim(x, record, base, pairs, products, options):
+def _aim(x, record, base, pairs, products, alphas, options):
     """The second loop, after the rule's step: x becomes the first trial. Does it lead down?"""
     now = record[0]
-    memory = pairs.shape[0] // 2
+    memory = len(pairs) // 2
     x0, g0 = row(base, 0), row(base, 1)
     lower, upper, trace, projection = options[3], options[4], options[5], options[6]
-    for i in range(x.size):
-        x[i] -= x0[i]
+    subtract(x, x0)
     for k in range(max(now.pairs - memory, 0), now.pairs):
         j = k % memory
-        beta = dot(row(pairs, memory + j), x) / products[0, j]
-        shift(x, -(products[1, j] + beta), row(pairs, j))
+        deflect(x, row(pairs, memory + j), row(pairs, j), j, products[j], alphas, True)
     direction = row(pairs, now.pairs % memory)  # the oldest step is needed no more
-    zero = x.dtype.type(0)
-    for i in range(x.size):
-        p = zero if _is_held(x0, g0, lower, upper, i) else x[i]
-        x[i] = limit(x0[i] + p, lower, upper, i)
+    start_from(x, x0, g0, lower, upper)
     project(x, trace, projection)
-    for i in range(x.size):
-        direction[i] = x[i] - x0[i]
+    difference(direction, x, x0)
     now.slope, now.length, now.trials = dot(direction, g0), 1.0, 0
     return -inf < now.slope < 0
 
 
-def _propose(fun, x, g, state, clock, numbers, options, record, base, pairs, products):
+def _propose(fun, x, g, state, clock, numbers, options, record, base, pairs, products, alphas):
     """Put the first trial of a step into x, or return False where no way leads down.
 
     At the first call x, g and fun are those of the first point.
@@ -222,9 +307,9 @@ def _propose(fun, x, g, state, clock, numbers, options, record, base, pairs, pro
         return _return_to_base(x, g, base)
     while True:
         copy(row(base, 0), x)
-        prepare(g, record, base, pairs, products, lower, upper)
+        prepare(g, record, base, pairs, products, alphas, lower, upper)
         step(x, g, state, clock, numbers, now.rate, *options)
-        if aim(x, record, base, pairs, products, options):
+        if aim(x, record, base, pairs, products, alphas, options):
             return True
         if not _begin_anew(state, clock, record):
             return _return_to_base(x, g, base)
@@ -252,14 +337,12 @@ def _begin_anew(state, clock, record):
 def _start(fun, x, g, state, clock, numbers, options, record, base):
     """Find the first rate: a first step of the rule tells what a rate does."""
     now = record[0]
-    largest_x, largest_g = kernels.largest(x), kernels.largest(g)
+    largest_x, largest_g = largest(x), largest(g)
     copy(x, row(base, 0))
     copy(g, row(base, 1))
     now.fun, now.reference = fun, largest_g
     now.scale = 1 / largest_g if now.scaled and largest_g > 0 else 1.0
-    scale = g.dtype.type(now.scale)
-    for i in range(x.size):
-        g[i] *= scale
+    scale(g, g.dtype.type(now.scale))
     wanted = FIRST * largest_x
     if wanted == 0 and fun != 0 and largest_g > 0:  # a straight line would fall to 0
         wanted = abs(fun) / largest_g / x.size
@@ -284,17 +367,17 @@ def _length(x, x0, trace):
     return moved
 
 
-def _judge(fun, x, g, state, clock, options, record, base, pairs, products):
+def _judge(fun, x, g, state, clock, options, record, base, pairs, products, alphas):
     """Look at a trial: accept it, put a shorter one into x, or give its direction up."""
     now = record[0]
-    memory = pairs.shape[0] // 2
+    memory = len(pairs) // 2
     place = now.pairs % memory
     direction, change = row(pairs, place), row(pairs, memory + place)
     x0, g0 = row(base, 0), row(base, 1)
     lower, upper, trace, projection = options[3], options[4], options[5], options[6]
-    slope, largest = dot(direction, g), kernels.largest(g)
-    finite = isfinite(fun) and isfinite(slope) and largest < inf
-    if not _differ(x, x0):  # too short a step for these numbers
+    slope, steepest, differs = measure(direction, x, g, x0)
+    finite = isfinite(fun) and isfinite(slope) and steepest < inf
+    if not differs:  # too short a step for these numbers
         now.trials = TRIALS
         return LOST
     if now.probes > 0 and _probe(finite, slope, np.finfo(x.dtype).eps, now):
@@ -311,30 +394,24 @@ def _judge(fun, x, g, state, clock, options, record, base, pairs, products):
         if finite:
             share = _lowest(now.fun - fun, now.slope * now.length, slope * now.length)
         now.length *= min(max(share, SHORTEST), LONGEST)
-        length = x.dtype.type(now.length)
-        for i in range(x.size):
-            x[i] = limit(x0[i] + length * direction[i], lower, upper, i)
+        go(x, x0, x.dtype.type(now.length), direction, lower, upper)
         project(x, trace, projection)
         return SHORTENED
     bend = slope - now.slope
     # Where the slope would vanish, were it a straight line, in units of the direction.
     best = now.length * -now.slope / bend if bend > 0 else inf
     now.rate *= min(max(best, 1 / FACTOR), FACTOR)
-    for i in range(x.size):
-        direction[i] = x[i] - x0[i]
-        change[i] = g[i] - g0[i]
-        x0[i] = x[i]
-        g0[i] = g[i]
+    accept(x, g, x0, g0, direction, change)
     now.fun, now.failures = fun, 0
     product = dot(direction, change)
-    if product > 0 and products.shape[1] > 0:
-        products[0, place] = product
+    if product > 0 and len(products) > 0:
+        products[place] = product
         now.pairs += 1
-    if largest <= STALE * now.reference:
-        now.reference = largest
+    if steepest <= STALE * now.reference:
+        now.reference = steepest
         _clear(state, clock)
-        if now.scaled and 0 < largest * now.scale < FAINT:
-            now.scale = 1 / largest
+        if now.scaled and 0 < steepest * now.scale < FAINT:
+            now.scale = 1 / steepest
     return STEPPED
 
 
@@ -351,14 +428,6 @@ def _probe(finite, slope, eps, now):
         factor = -now.slope / bend * (NEAR if now.probes > 0 else 1.0)
     now.rate = max(now.rate * factor, np.finfo(np.float64).tiny)
     return True
-
-
-@register_jitable
-def _differ(a, b):
-    for i in range(a.size):  # noqa: SIM110  Numba has no any()
-        if a[i] != b[i]:
-            return True
-    return False
 
 
 @register_jitable
@@ -404,12 +473,13 @@ def parts(rule: type[Rule], slots: int, parallel: bool) -> dict[str, Any]:
     """`propose` and `judge`, for loops that are compiled."""
     advance = kernels.compile_advance(rule, slots, parallel, False)  # type: ignore[arg-type]
     names = _parts(parallel)
+    start = kernels.lift(_start, step=advance, scale=names["scale"])
     proposing = kernels.lift(
         _propose,
         step=advance,
         prepare=names["prepare"],
         aim=names["aim"],
-        _start=kernels.part(kernels.lift(_start, step=advance), inline=False),
+        _start=kernels.part(start, inline=False),
     )
     return {"propose": kernels.part(proposing, inline=False), "judge": names["judge"]}
 
@@ -417,14 +487,24 @@ def parts(rule: type[Rule], slots: int, parallel: bool) -> dict[str, Any]:
 @functools.cache
 def _parts(parallel: bool) -> dict[str, Any]:
     """What does not depend on the rule."""
-    bound = {
+    sums = {
         "dot": kernels.part(_dot, parallel=parallel),
         "shift": kernels.part(_shift, parallel=parallel),
+    }
+    bound = {
+        **sums,
+        "deflect": register_jitable(kernels.lift(_deflect, **sums)),
+        "measure": register_jitable(kernels.lift(_measure, **sums)),
+        **{
+            name: register_jitable(kernels.lift(_each, at=register_jitable(function)))
+            for name, function in COORDINATES.items()
+        },
     }
     # These stay serial. Compiled in parallel, Numba drops their writes to windows of an array: it
     # does not know that a window is part of one.
     templates = {"prepare": _prepare, "aim": _aim, "judge": _judge}
-    return {
+    compiled = {
         name: kernels.part(kernels.lift(template, **bound), inline=False)
         for name, template in templates.items()
     }
+    return {**bound, **compiled}

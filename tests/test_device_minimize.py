@@ -5,6 +5,7 @@ import sys
 import numba
 import numpy as np
 import pytest
+from problems import rosenbrock, rosenbrock_grad
 from scipy.optimize import OptimizeWarning
 from test_cuda import CAPABILITIES, count, gpu, host, needs_compiler, needs_gpu, quiet
 
@@ -19,6 +20,7 @@ from numbelief import (
     device,
     minimize,
     schedules,
+    tuning,
 )
 from numbelief.sets import Ball
 
@@ -105,15 +107,15 @@ def compare(dtype, method, form="callable", x0=X0, bounds=None, allowed=64, **op
 
 @quiet
 @needs_gpu
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", RULES)
-def test_like_the_cpu(name, form):
-    number = list(RULES).index(name) + list(FORMS).index(form)  # in turns
-    dtype = (np.float32, np.float64)[number % 2]
+@pytest.mark.parametrize("number", range(8))
+def test_like_the_cpu(number):
+    """Each rule with two forms of gradient, and both dtypes and bounds in turns."""
+    name, form = list(RULES)[number % 4], list(FORMS)[(number + number // 4) % 4]
+    dtype = (np.float32, np.float64)[number // 2 % 2]
     bounds = [(-1.5, 2.0), *[(-3, 0.5)] * 12] if number % 3 == 0 else None
     x0 = X0 if bounds is None else np.clip(X0, *np.transpose(bounds))
-    ours, theirs = compare(dtype, RULES[name], form, x0, bounds, maxiter=9)
-    assert (ours.nit, ours.nfev) == (theirs.nit, theirs.nfev) == (9, 10)
+    ours, theirs = compare(dtype, RULES[name], form, x0, bounds, maxiter=6)
+    assert (ours.nit, ours.nfev) == (theirs.nit, theirs.nfev) == (6, 7)
 
 
 @quiet
@@ -273,6 +275,57 @@ def test_x0_outside_the_bounds_is_moved():
     np.testing.assert_array_equal(host(result.x), np.clip(X0, -1, 2))
 
 
+# ---- the automatic rate
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize("bounds", [None, [(-2, 0.5), (-1, 3)]], ids=["free", "bounds"])
+def test_rosenbrock_without_a_rate(bounds):
+    dtype = np.float64 if bounds is None else np.float32
+    x0 = np.array([-1.2, 1.0], dtype)
+    card = gpu.to_device(x0)
+    given = {"bounds": bounds, "options": {"maxiter": 10, "history": True}}  # more pairs than kept
+    ours = minimize(on_card(rosenbrock), card, jac=on_card(rosenbrock_grad), **given)
+    theirs = minimize(rosenbrock, x0, jac=rosenbrock_grad, **given)
+    np.testing.assert_array_equal(host(card), x0)
+    rtol = 1e-9 if bounds is None else 1e-2
+    np.testing.assert_allclose(ours.history.fun, theirs.history.fun, rtol=rtol)
+    np.testing.assert_allclose(host(ours.x), theirs.x, rtol=rtol)
+    assert (ours.nit, ours.nfev, ours.status) == (theirs.nit, theirs.nfev, theirs.status)
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize(
+    ("rule", "form", "options"),
+    [
+        (SGD(), "callable", {"max_norm": 1.0}),
+        (AdaBelief(), "numbers on the card", {}),
+        (LAMB(segments=(0, 5)), "together", {}),
+        (AdaBelief(), "inplace", {}),
+    ],
+    ids=FORMS,
+)
+def test_quadratics_without_a_rate(rule, form, options):
+    dtype = np.float32 if form == "together" else np.float64
+    compare(dtype, rule, form, allowed=512, maxiter=3, **options)
+
+
+@quiet
+@needs_gpu
+def test_a_search_where_nothing_leads_down():
+    """It returns to its base, whose gradient it kept."""
+    x0, options = np.array([1.0, 2.0]), {"iterate": "last"}
+    fun, jac = np.prod, lambda x: -x[::-1].copy()  # of the wrong sign
+    ours = minimize(on_card(fun), gpu.to_device(x0), jac=on_card(jac), options=options)
+    theirs = minimize(fun, x0, jac=jac, options=options)
+    assert (ours.status, ours.nit) == (theirs.status, theirs.nit)
+    np.testing.assert_array_equal(host(ours.x), theirs.x)
+    np.testing.assert_array_equal(host(ours.jac), theirs.jac)
+    assert ours.status == 2
+
+
 # ---- refusals
 
 
@@ -354,6 +407,45 @@ def ptx(monkeypatch):
         return text[text.index(".entry") :]
 
     return compile
+
+
+S, N = np.float32(1), None
+EACH = {
+    device._copy_at: [(A, A)],
+    device._fill_at: [(A, S)],
+    tuning._free_at: [(A, A, A, N, N), (A, A, A, A, A)],
+    tuning._scale_at: [(A, S)],
+    tuning._subtract_at: [(A, A)],
+    tuning._difference_at: [(A, A, A)],
+    tuning._start_from_at: [(A, A, A, N, N), (A, A, A, A, A)],
+    tuning._go_at: [(A, A, S, A, N, N), (A, A, S, A, A, A)],
+    tuning._accept_at: [(A, A, A, A, A, A)],
+}
+
+
+@needs_compiler
+def test_ptx_at_each_coordinate(ptx):
+    assert {*tuning.COORDINATES.values()} < {*EACH}
+    for number, (at, several) in enumerate(EACH.items()):
+        for arguments in several:
+            text = ptx(device._each, (arguments,), at, CAPABILITIES[number % 2])  # in turns
+            assert ".f64" not in text
+            assert ".local" not in text
+            assert not count(r"\bcall", text)
+
+
+@needs_compiler
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_ptx_of_sums(capability, ptx):
+    launches = {
+        device._multiply: (A, A, F),
+        device._deflect: (A, A, F, 0, 1.0, F, 1),
+        device._measure_trial: (A, A, A, A, F, F, F),
+    }
+    for template, arguments in launches.items():
+        text = ptx(template, arguments, capability=capability)
+        assert ".local" not in text
+        assert not count(r"\bcall", text)
 
 
 @needs_compiler
