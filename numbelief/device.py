@@ -335,11 +335,12 @@ class DeviceProblem:
         self._fun, self._jac, self._args = fun, jac, as_args(args)
         self._x, self._card = x, card
         self.nfev = self.njev = 0
-        self._held: Any = None
+        self._grad: Any = None
         if jac == "inplace":
-            self._held = duplicate(x)
-            card.assign(card.view(self._held), np.full(x.shape[0], nan, card.x.dtype))
+            self._grad = duplicate(x)  # a coordinate that fun forgets must not pass for a gradient
+            card.assign(card.view(self._grad), np.full(x.shape[0], nan, card.x.dtype))
         self.gradient: Any = None
+        self._alive: Any = None
 
     def value(self, x: Any = None) -> float:
         """The value at x, or another point, as a number; its gradient is then the latest one."""
@@ -357,10 +358,10 @@ class DeviceProblem:
         elif callable(self._jac):
             value, grad = self._fun(x, *self._args), self._jac(x, *self._args)
         else:
-            grad = self._held
+            grad = self._grad
             value = self._fun(x, grad, *self._args)
-        # Held, because its library would give its memory to the next array.
-        self.gradient, self._held = self._card.gradient(grad, ()), grad
+        self._alive = value, grad  # a view does not keep the memory of what it shows
+        self.gradient = self._card.gradient(grad, ())
         self.nfev += 1
         self.njev += 1
         if gpu.is_device_array(value):
@@ -511,13 +512,15 @@ class Search:
         self._optimizer, self._problem, self._points = optimizer, problem, points
         self._card = card = optimizer._card
         self._launcher = launcher = Launcher(card)
-        x = self._x = card.x
+        x = card.x
         nothing = np.empty(0, x.dtype)
         record, _, _, products, alphas = tuning.new_tuner(nothing, on=True, scaled=scaled)
         rows = 1 + 2 + 2 * tuning.PAIRS
         self.g, *rest = (card.cuda.device_array(launcher.n, x.dtype) for _ in range(rows))
         tuner = (record.view(np.recarray), rest[:2], rest[2:], products, card.array(alphas))
-        self._sums = tuple(card.array(np.zeros(launcher.parts)) for _ in range(3))
+        # Three results of each block, side by side, so that they cross over together.
+        self._found, parts = card.array(np.zeros(3 * launcher.parts)), launcher.parts
+        self._results = tuple(self._found[k * parts : (k + 1) * parts] for k in range(3))
         names: dict[str, Any] = {
             name: functools.partial(launcher.each, at) for name, at in tuning.COORDINATES.items()
         }
@@ -529,7 +532,7 @@ class Search:
             "dot": self._dot,
             "deflect": self._deflect,
             "measure": self._measure,
-            "_length": lambda x, x0, trace: self._reduce(_measure_trial, x, x, x, x0)[2].max(),
+            "_length": self._length,
             "step": self._step,
         }
         for name in ("prepare", "aim", "propose", "judge"):
@@ -540,7 +543,9 @@ class Search:
         # Python writes to the fields of a record by name in this form only.
         state, clock, numbers = optimizer.arrays
         self._arrays = (x, self.g, state, clock.view(np.recarray), numbers, options)
-        self._tuner, self._names = tuner, names
+        self._tuner = tuner
+        quietly = np.errstate(all="ignore")  # as in compiled code
+        self._propose, self._judge = quietly(names["propose"]), quietly(names["judge"])
 
     def evaluate(self, x: Any = None, g: Any = None) -> float:
         """Return fun at x, and let g be the gradient there."""
@@ -555,16 +560,16 @@ class Search:
             self._points.note(fun, None, rate, g)
             return self._points.look(*watch)
 
-        names = {name: self._names[name] for name in ("propose", "judge")}
         search = kernels.lift(
             loop.search,
+            "on_card",
             borrow=lambda arrays: arrays,
+            propose=self._propose,
+            judge=self._judge,
             evaluate=self.evaluate,
             observe=observe,
-            **names,
         )
-        with np.errstate(all="ignore"):  # as in compiled code
-            return int(search(rates, *self._arrays, watch, self._tuner, ()))
+        return int(search(rates, *self._arrays, watch, self._tuner, ()))
 
     def _step(self, x, g, state, clock, numbers, rate, *options):
         _, clock, _ = self._optimizer.arrays
@@ -575,10 +580,10 @@ class Search:
             self._launcher.each(_fill_at, array, array.dtype.type(value))
 
     def _reduce(self, template, *arguments):
-        """What each block found."""
-        found = self._sums[: 1 if template is _multiply else 3]
-        self._launcher.reduce(template, *arguments, *found)
-        return [self._card.host(each) for each in found]
+        """What the blocks found: three rows, of which a product fills one."""
+        results = self._results[: 1 if template is _multiply else 3]
+        self._launcher.reduce(template, *arguments, *results)
+        return self._card.host(self._found).reshape(3, -1)
 
     def _dot(self, a, b):
         return float(self._reduce(_multiply, a, b)[0].sum())
@@ -587,7 +592,10 @@ class Search:
         slopes, tops, moves = self._reduce(_measure_trial, direction, x, g, x0)
         return float(slopes.sum()), float(tops.max()), moves.max() != 0
 
+    def _length(self, x, x0, trace):
+        return self._reduce(_measure_trial, x, x, x, x0)[2].max()
+
     def _deflect(self, a, along, by, k, product, alphas, second):
-        sums = self._sums[0]
+        sums = self._results[0]
         self._launcher.reduce(_multiply, along, a, sums)
         self._launcher.map(_deflect, a, by, sums, k, product, alphas, int(second))

@@ -437,6 +437,10 @@ class Run:
             result["history"] = OptimizeResult(zip(names, values, strict=True))
         return result
 
+    def here(self) -> Any:
+        """A copy of x."""
+        return self.x.copy()
+
     def point(self, which: int = loop.LAST) -> tuple[Any, Any, float]:
         """Copies of x and the gradient at one of the points to return, and fun."""
         if which == loop.BEST:
@@ -445,7 +449,7 @@ class Run:
         if which == loop.AVERAGE:
             x, g = self.kept["average"].copy(), self.g.copy()
             return x, g, self.problem.evaluate(x, g)
-        return self.x.copy(), self.g.copy(), float(self.control["fun"][0])
+        return self.here(), self.g.copy(), float(self.control["fun"][0])
 
     def _all_points(self) -> list[Any]:
         return list(self.kept["allvecs"][: self.nit + 1].copy())
@@ -551,6 +555,9 @@ class DeviceRun(Run):
         self._look()  # an exception may have come between
         return super().result(message, iterate)
 
+    def here(self) -> Any:
+        return device.duplicate(self.x)
+
     def point(self, which: int = loop.LAST) -> tuple[Any, Any, float]:
         x, g = self._points.point(which, self._gradient)
         if which == loop.AVERAGE:
@@ -597,7 +604,7 @@ class _Hooks:
             x, g, fun = run.point()
             self._callback(intermediate_result=OptimizeResult(x=x, fun=fun, jac=g, nit=run.nit))
         else:
-            self._callback(run.point()[0])
+            self._callback(run.here())
 
     def close(self) -> None:
         if self._bar is not None:

@@ -266,6 +266,16 @@ def test_an_exception_carries_the_best_point(monkeypatch):
 
 @quiet
 @needs_gpu
+def test_maxtime():
+    fun, jac = FORMS["callable"]
+    options = {"maxtime": 0}
+    result = minimize(fun, gpu.to_device(X0), jac=jac, method=SGD(0.1), options=options)
+    assert (result.status, result.nit) == (1, 0)
+    assert result.message == "Maximum time has been exceeded."
+
+
+@quiet
+@needs_gpu
 def test_x0_outside_the_bounds_is_moved():
     with pytest.warns(OptimizeWarning, match="Initial guess is not within the specified bounds"):
         result = minimize(
@@ -338,6 +348,8 @@ def test_a_search_where_nothing_leads_down():
         ({"fun": 3}, TypeError, "fun must be callable, got 3"),
         ({"fun": numba.njit(value)}, TypeError, "fun must be a Python function of device arrays"),
         ({"options": {"compiled": True}}, TypeError, "a loop in machine code is not possible"),
+        ({"options": {"checkpoint": "run"}}, ValueError, "checkpoint is not yet available"),
+        ({"options": {"resume": "run"}}, ValueError, "resume is not yet available where x0 is on"),
         ({"feasible_set": Ball()}, ValueError, "feasible_set must be a Box on a GPU"),
         ({"x0": np.array([1.0, np.nan])}, ValueError, "x0 must be finite"),
         ({"x0": np.array([1, 2])}, TypeError, "x must be float32 or float64, got int64"),
