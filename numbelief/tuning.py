@@ -493,10 +493,10 @@ def _parts(parallel: bool) -> dict[str, Any]:
     }
     bound = {
         **sums,
-        "deflect": register_jitable(kernels.lift(_deflect, **sums)),
-        "measure": register_jitable(kernels.lift(_measure, **sums)),
+        "deflect": kernels.part(kernels.lift(_deflect, **sums)),
+        "measure": kernels.part(kernels.lift(_measure, **sums)),
         **{
-            name: register_jitable(kernels.lift(_each, at=register_jitable(function)))
+            name: kernels.part(kernels.lift(_each, at=register_jitable(function)))
             for name, function in COORDINATES.items()
         },
     }
