@@ -43,7 +43,7 @@ _DLPACK = (2, 13)
 
 
 # ---- templates ---------------------------------------------------------------------------------
-# Bound by `_lifted`: numba.cuda, what depends on the rule, the templates that others call.
+# Bound by `lifted`: numba.cuda, what depends on the rule, the templates that others call.
 cuda: Any
 Coefficients: Any
 updated: Any
@@ -210,10 +210,16 @@ def load() -> Any:
     return cuda
 
 
-def adopted(function: Any, **names: Any) -> Any:
-    """A plain function, with what it calls, for the card; the names are bound in all of it."""
+def compiler() -> Any:
+    """``numba.cuda``, which needs no GPU to compile."""
     from numba import cuda
 
+    return cuda
+
+
+def adopted(function: Any, **names: Any) -> Any:
+    """A plain function, with what it calls, for the card; the names are bound in all of it."""
+    cuda = compiler()
     device = functools.partial(cuda.jit, device=True)
     everywhere = {"cuda": cuda, "max": device(_larger), "min": device(_smaller)}
     return kernels._adopt(function, device, **everywhere, **names)
@@ -287,7 +293,14 @@ class _Told(NamedTuple):
     @property
     def contiguous(self) -> bool:
         strides = self.interface.get("strides")
-        return strides is None or self.shape[0] == 1 or tuple(strides) == (self.dtype.itemsize,)
+        if strides is None:
+            return True
+        size = self.dtype.itemsize
+        for length, stride in zip(self.shape[::-1], strides[::-1], strict=True):
+            if length != 1 and stride != size:
+                return False
+            size *= length
+        return True
 
 
 def is_device_array(value: Any) -> bool:
@@ -347,6 +360,51 @@ def _device_of(value: Any, told: _Told) -> int:
     return int(driver.cuPointerGetAttribute(attribute, told.pointer)[1])
 
 
+def _current_device(name: str, value: Any, told: _Told) -> int:
+    """The number of the GPU that an array is on, which must be the current one."""
+    device = _device_of(value, told)
+    current = 0 if SIMULATED else load().get_current_device().id
+    if device != current:
+        raise ValueError(
+            f"{name} is on GPU {device}, but the current one is {current}: "
+            f"call numba.cuda.select_device({device}) first"
+        )
+    return device
+
+
+def _seen(value: Any, told: _Told, handle: int) -> Any:
+    """A device array as kernels on the stream of this handle take it."""
+    if SIMULATED:
+        return value
+    producer = told.interface.get("stream")
+    if producer is not None and producer != (handle or 1):
+        load().external_stream(producer).synchronize()
+    interface = {**told.interface, "stream": None}
+    return load().from_cuda_array_interface(interface, owner=None, sync=False)
+
+
+def view(value: Any, name: str) -> Any:
+    """A device array of any shape, as kernels on CUDA's default stream take it.
+
+    Raises
+    ------
+    RuntimeError
+        There is no GPU here, or not what it takes to use it.
+    TypeError
+        It does not hold numbers.
+    ValueError
+        It is not contiguous, or on another GPU than the current one.
+    """
+    load()
+    told = _ask(value, 0)
+    if told.dtype.kind not in "fiubc":
+        raise TypeError(f"{name} must hold numbers, got dtype {told.dtype}")
+    if not told.contiguous:
+        raise ValueError(f"{name} must be C-contiguous, got a strided view: pass a copy")
+    _current_device(name, value, told)
+    return _seen(value, told, 0)
+
+
 def _handle_of(stream: Any) -> int:
     """The handle of a stream, which every library calls by another name."""
     if isinstance(stream, int):
@@ -403,25 +461,13 @@ class Card:
             raise ValueError("x must be C-contiguous, got a strided view: pass a copy")
         if told.read_only:
             raise ValueError("x must be writable, got a read-only array")
-        self._device = _device_of(x, told)
-        current = 0 if SIMULATED else self.cuda.get_current_device().id
-        if self._device != current:
-            raise ValueError(
-                f"x is on GPU {self._device}, but the current one is {current}: "
-                f"call numba.cuda.select_device({self._device}) first"
-            )
+        self._device = _current_device("x", x, told)
         self.x = self._view(x, told)
         self._latest: tuple[int, Any] = (0, None)
 
     def _view(self, value: Any, told: _Told) -> Any:
         """An array as kernels take it."""
-        if SIMULATED:
-            return value
-        producer = told.interface.get("stream")
-        if producer is not None and producer != (self._handle or 1):
-            self.cuda.external_stream(producer).synchronize()
-        interface = {**told.interface, "stream": None}
-        return self.cuda.from_cuda_array_interface(interface, owner=None, sync=False)
+        return _seen(value, told, self._handle)
 
     def view(self, value: Any) -> Any:
         """An array on the GPU as kernels take it."""

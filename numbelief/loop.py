@@ -17,7 +17,17 @@ from numba.extending import register_jitable
 from numpy.typing import NDArray
 
 from numbelief import kernels, native, tuning
-from numbelief.kernels import copy, evaluate_at, fill, row, window
+from numbelief.kernels import (
+    bits_of,
+    copy,
+    cut,
+    evaluate_at,
+    fill,
+    largest,
+    of_bits,
+    row,
+    window,
+)
 from numbelief.rules import Rule
 
 # How a run stands after a point. From 0 on these are the status codes of SciPy's BFGS.
@@ -115,41 +125,68 @@ def choose(iterate: int, control: NDArray[Any]) -> int:
     return iterate if last else BEST
 
 
+def enter(k, start, arrays, watch, tuner, objective):
+    """Begin row k, with a look at its first point."""
+    X0, first_clock, first_control, first_tuner, _ = start
+    x, g, state, clock, _ = arrays
+    control, recent, best, _, _, _, _, average, previous, _, _ = watch
+    block = objective[2]
+    block[native.ROW], block[native.CALLS] = k, 0
+    copy(row(X0, k), x)
+    clock[0], control[0], tuner[0][0] = first_clock[0], first_control[0], first_tuner[0]
+    fill(g, 0)
+    fill(state, 0)
+    fill(recent, inf)
+    fill(best, 0)
+    fill(average, 0)
+    fill(previous, 0)
+    if largest(x) < inf:
+        return first(x, g, watch, objective)
+    return NONFINITE
+
+
+def leave(k, how, outcome, iterate, arrays, watch, objective):
+    """Note what became of row k, which stands like this."""
+    X, G, fun, nit, nfev, njev, status = outcome
+    x, g, _, _, _ = arrays
+    control, _, best, _, _, _, _, average, _, _, _ = watch
+    fun[k] = control[0].fun
+    which = choose(iterate, control)
+    if which == BEST:
+        fun[k] = control[0].best_fun
+        copy(row(best, 0), x)
+        copy(row(best, 1), g)
+    elif which == AVERAGE:
+        copy(average, x)
+        fun[k] = evaluate(x, g, *objective)
+    nfev[k] = njev[k] = objective[2][native.CALLS]
+    nit[k], status[k] = max(control[0].nit, 0), how
+    copy(x, row(X, k))
+    copy(g, row(G, k))
+
+
 def solve_rows(jobs, outcome, start, rates, arrays, options, watch, tuner, objective):
     """Take problems from a shared pile and solve them; return whether one needs more rates.
 
     ``jobs`` is (pile, stop, held, scheduled): the row to take next, whether to end early, the row
     that has come to the end of the rates (or -1), and whether each step has a rate of its own.
-    ``start`` is (X0, clock, control, iterate), ``outcome`` the arrays that get each row's results.
-    Other threads end a row by setting the maxiter of its control to 0.
+    ``start`` is (X0, clock, control, record, iterate), ``outcome`` the arrays that get each row's
+    results. Other threads end a row by setting the maxiter of its control to 0.
     """
     jobs, outcome, start, rates, arrays, options, watch, tuner, objective = borrow(
         (jobs, outcome, start, rates, arrays, options, watch, tuner, objective)
     )
     pile, stop, held, scheduled = jobs
-    X0, first_clock, first_control, first_tuner, iterate = start
-    X, G, fun, nit, nfev, njev, status = outcome
+    X0, _, first_control, _, iterate = start
     x, g, state, clock, numbers = arrays
-    control, recent, best, _, _, _, _, average, previous, _, _ = watch
-    block = objective[2]
+    control = watch[0]
     while held[0] >= 0 or not stop[0]:
         k, how = held[0], RUNNING
         if k < 0:
             k = native.take(pile)
             if k >= len(X0):
                 break
-            block[native.ROW], block[native.CALLS] = k, 0
-            copy(row(X0, k), x)
-            clock[0], control[0], tuner[0][0] = first_clock[0], first_control[0], first_tuner[0]
-            fill(g, 0)
-            fill(state, 0)
-            fill(recent, inf)
-            fill(best, 0)
-            fill(average, 0)
-            fill(previous, 0)
-            how = NONFINITE
-            if kernels.largest(x) < inf:
-                how = first(x, g, watch, objective)
+            how = enter(k, start, arrays, watch, tuner, objective)
         held[0] = -1
         while how == RUNNING and not stop[0]:
             lo = control[0].nit if scheduled else 0
@@ -160,19 +197,7 @@ def solve_rows(jobs, outcome, start, rates, arrays, options, watch, tuner, objec
             how = run(some, x, g, state, clock, numbers, options, watch, tuner, objective)
         if how == MAXITER and control[0].nit < first_control[0].maxiter:
             how = RUNNING  # it was ended early
-        fun[k] = control[0].fun
-        which = choose(iterate, control)
-        if which == BEST:
-            fun[k] = control[0].best_fun
-            copy(row(best, 0), x)
-            copy(row(best, 1), g)
-        elif which == AVERAGE:
-            copy(average, x)
-            fun[k] = evaluate(x, g, *objective)
-        nfev[k] = njev[k] = block[native.CALLS]
-        nit[k], status[k] = max(control[0].nit, 0), how
-        copy(x, row(X, k))
-        copy(g, row(G, k))
+        leave(k, how, outcome, iterate, arrays, watch, objective)
     return False
 
 
@@ -188,27 +213,27 @@ def projected_at(x, g, lower, upper, i):
 @register_jitable
 def _largest_projected(x, g, lower, upper):
     """The largest magnitude in the projected gradient."""
-    top = kernels.bits_of(x.dtype.type(0))
+    top = bits_of(x.dtype.type(0))
     for i in range(x.size):
-        bits = kernels.bits_of(projected_at(x, g, lower, upper, i))
+        bits = bits_of(projected_at(x, g, lower, upper, i))
         top = bits if bits > top else top
-    return kernels.of_bits(top)
+    return of_bits(top)
 
 
 @register_jitable
 def _move(x, previous):
     """The largest change of a coordinate since the last point, and remember this point."""
-    top = kernels.bits_of(x.dtype.type(0))
+    top = bits_of(x.dtype.type(0))
     for i in range(x.size):
-        bits = kernels.bits_of(x[i] - previous[i])
+        bits = bits_of(x[i] - previous[i])
         top = bits if bits > top else top
         previous[i] = x[i]
-    return kernels.of_bits(top)
+    return of_bits(top)
 
 
 @register_jitable
 def _norm_block(x, g, lower, upper):
-    top = kernels.largest(g)
+    top = largest(g)
     if not top < inf:
         return inf
     if lower is None:
@@ -264,7 +289,7 @@ def _verdict(control):
     if now.nit > 0 and now.xtol > 0 and now.moved <= now.xtol * (now.xtol + now.reach):
         return CONVERGED
     if now.ftol > 0 and now.nit >= WINDOW:
-        size = max(abs(now.window_fun), abs(now.best_fun), 1.0)
+        size = max(max(abs(now.window_fun), abs(now.best_fun)), 1.0)
         if now.window_fun - now.best_fun <= now.ftol * size:
             return CONVERGED
     if now.nit >= now.maxiter:
@@ -284,7 +309,7 @@ def _largest_projected_onto(x, g, probe, projection):
     evaluate_at(address, trial, row(probe, 1), data)
     for i in range(x.size):
         trial[i] = x[i] - trial[i]
-    return kernels.largest(trial)
+    return largest(trial)
 
 
 def _observe(fun, rate, x, g, control, recent, best, lower, upper, probe, projection,
@@ -301,7 +326,7 @@ def _observe(fun, rate, x, g, control, recent, best, lower, upper, probe, projec
     for b in prange(blocks):
         lo, hi = b * kernels.BLOCK, min(x.size, (b + 1) * kernels.BLOCK)
         x_block, g_block = window(x, lo, hi), window(g, lo, hi)
-        low, high = kernels.cut(lower, lo, hi), kernels.cut(upper, lo, hi)
+        low, high = cut(lower, lo, hi), cut(upper, lo, hi)
         norm = max(norm, _norm_block(x_block, g_block, low, high))
     if projection is not None:  # noqa: SIM102  Numba drops the branch only where it stands alone
         if norm < inf:
@@ -324,7 +349,7 @@ def _observe(fun, rate, x, g, control, recent, best, lower, upper, probe, projec
         moved = reach = 0.0
         for b in prange(blocks):
             lo, hi = b * kernels.BLOCK, min(x.size, (b + 1) * kernels.BLOCK)
-            reach = max(reach, kernels.largest(window(x, lo, hi)))
+            reach = max(reach, largest(window(x, lo, hi)))
             moved = max(moved, _move(window(x, lo, hi), window(previous, lo, hi)))
         now.moved, now.reach = moved, reach
     return _conclude(control, recent)
@@ -395,14 +420,14 @@ def compile_rows(rule: Rule) -> Any:
 def _compile_rows(rule: type[Rule], slots: int, automatic: bool) -> Any:
     salt = kernels.rule_salt(rule)
     evaluate, observe = kernels.part(_evaluate), _observe_part(False)
-    lifted = {
-        "first": kernels.lift(first, evaluate=evaluate, observe=observe),
-        "run": _lifted_run(rule, slots, automatic, False, ""),
-        "choose": choose,
+    part = functools.partial(kernels.part, inline=False)
+    look = part(kernels.lift(first, evaluate=evaluate, observe=observe))
+    names = {
+        "borrow": native.borrow,
+        "enter": kernels.part(kernels.lift(enter, first=look)),
+        "run": part(_lifted_run(rule, slots, automatic, False, "")),
+        "leave": kernels.part(kernels.lift(leave, evaluate=evaluate, choose=part(choose))),
     }
-    names = {name: kernels.part(function, inline=False) for name, function in lifted.items()}
-    names["evaluate"] = evaluate
-    names["borrow"] = native.borrow
     name = f"{rule.__name__}_{slots}_{automatic:d}_{salt}"
     whole = kernels.lift(solve_rows, name, **names)
     return kernels.jit(whole, cache=salt is not None, nogil=True)

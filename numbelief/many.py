@@ -11,17 +11,18 @@ from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, OptimizeWarning
 
-from numbelief import loop, native
+from numbelief import cuda, loop, native
 from numbelief.checks import as_array, as_first_points
+from numbelief.device_rows import Rows, check_form, is_device_function
 from numbelief.minimize import Run, move_into, progress_bar
 from numbelief.optimizer import resolve_set
 from numbelief.options import Options, read_options
 from numbelief.problem import Problem, as_args
 from numbelief.rules import Lookahead, Rule
-from numbelief.sets import FeasibleSet
+from numbelief.sets import Box, FeasibleSet
 
 __all__ = ["minimize_many", "per_row"]
 
@@ -30,12 +31,12 @@ _NOT_FOR_MANY = ("history", "return_all", "checkpoint", "resume")
 _LOOK_EVERY_S = 0.02
 
 
-def per_row(data: ArrayLike) -> native.PerRow:
+def per_row(data: Any) -> native.PerRow:
     """Mark an argument of which each problem of `minimize_many` gets its own row.
 
     Parameters
     ----------
-    data : array_like of shape (B, ...)
+    data : array_like or device array of shape (B, ...)
         Problem i gets ``data[i]``: a number if data has one dimension, else an array.
 
     Returns
@@ -56,17 +57,20 @@ def per_row(data: ArrayLike) -> native.PerRow:
     >>> numbelief.per_row([1.0, 2.0]).data.shape
     (2,)
     """
-    array = as_array(data, "per_row's data")
-    if array.dtype.kind not in "fiubc":
-        raise TypeError(f"per_row needs numbers, got dtype {array.dtype}")
-    if array.ndim == 0:
+    array: Any = data
+    on_card = cuda.is_device_array(data)
+    if not on_card:
+        array = as_array(data, "per_row's data")
+        if array.dtype.kind not in "fiubc":
+            raise TypeError(f"per_row needs numbers, got dtype {array.dtype}")
+    if len(array.shape) == 0:
         raise ValueError("per_row needs an array with one row for each problem, got a scalar")
-    return native.PerRow(np.ascontiguousarray(array))
+    return native.PerRow(array if on_card else np.ascontiguousarray(array))
 
 
 def minimize_many(
     fun: Callable[..., Any],
-    X0: ArrayLike,
+    X0: Any,
     args: Any = (),
     method: str | Rule | Lookahead = "adabelief",
     jac: Any = None,
@@ -90,8 +94,9 @@ def minimize_many(
         Functions compiled by Numba run without Python on ``numba.get_num_threads()`` threads, but
         on one where fun or jac has threads of its own (``parallel=True``; compile them without
         where a function that they call has it). A Python fun runs row after row, after a warning.
-    X0 : array_like of shape (B, n)
-        First points, never written to. A row that is not finite ends at once, with status 3.
+    X0 : array_like or device array of shape (B, n)
+        First points, never written to. A row that is not finite ends at once, with status 3. On a
+        GPU, see Notes.
     options : dict, optional
         Those of `minimize` except ``history``, ``return_all``, ``checkpoint`` and ``resume``.
         ``maxtime`` is for all rows together (rows that it leaves no time for keep a fun of NaN; at
@@ -109,15 +114,29 @@ def minimize_many(
     ------
     TypeError, ValueError
         As in `minimize`; X0 does not have two dimensions, or no row; an argument marked with
-        `per_row` has another number of rows. What the user's functions raise, they raise, with the
-        rows so far as the attribute ``intermediate_result``, as does KeyboardInterrupt. There, rows
-        that have not ended have status -1.
+        `per_row` has another number of rows; with X0 on a GPU, something does not run there. What
+        the user's functions raise, they raise, with the rows so far as the attribute
+        ``intermediate_result``, as does KeyboardInterrupt. There, rows that have not ended have
+        status -1.
 
     Warns
     -----
     OptimizeWarning
         As in `minimize`; the rows run in Python though ``compiled=False`` did not say so, or on one
         thread because fun writes to an argument that they share.
+
+    Notes
+    -----
+    **On an NVIDIA GPU**: where X0 is an array there (C-contiguous, float32 or float64, of CuPy,
+    PyTorch, JAX, Numba), one GPU thread solves one row, with the rules and options of the CPU, on
+    CUDA's default stream. fun is a device function, ``numba.cuda.jit(device=True)``, of the form
+    ``fun(x, grad, *args) -> float`` that fills grad, and jac is "inplace"; a kernel is compiled for
+    each fun, in seconds. x and grad are arrays with strides, ``float64[:]`` and not
+    ``float64[::1]``. args are numbers, device arrays, and NumPy arrays, which are copied there. The
+    feasible set may be a `Box`. Results agree with those of the CPU to rounding; ``x``, ``jac``
+    and ``best.x`` are Numba device arrays (``cupy.asarray`` and ``torch.as_tensor`` take them
+    without a copy), all else is NumPy's. ``maxtime``, the progress bar and Ctrl-C count between
+    launches, of about 20 ms each; the first launch evaluates all first points.
 
     Examples
     --------
@@ -147,15 +166,23 @@ def minimize_many(
         raise ValueError(f"minimize_many has no option {', '.join(unused)}: use minimize")
     if settings.maxtime == 0:  # as in minimize, which evaluates first and looks at the clock then
         settings = replace(settings, maxiter=0, maxtime=math.inf)
-    X = as_first_points(X0)
     args = as_args(args)
+    on_card = cuda.is_device_array(X0)
+    if not on_card and is_device_function(fun):
+        raise TypeError("fun is a device function, but X0 is not on a GPU: pass X0 from there")
+    X = _on_card(X0) if on_card else as_first_points(X0)
     for i, arg in enumerate(args):
-        if isinstance(arg, native.PerRow) and len(arg.data) != len(X):
+        if isinstance(arg, native.PerRow) and arg.data.shape[0] != X.shape[0]:
             raise ValueError(
-                f"args[{i}] must have one row for each of the {len(X)} rows of X0, got shape "
-                f"{arg.data.shape}"
+                f"args[{i}] must have one row for each of the {X.shape[0]} rows of X0, got shape "
+                f"{tuple(arg.data.shape)}"
             )
+        given = arg.data if isinstance(arg, native.PerRow) else arg
+        if not on_card and cuda.is_device_array(given):
+            raise TypeError(f"args[{i}] is on a GPU, but X0 is not: pass X0 from there, too")
     place = resolve_set(feasible_set, bounds, X.shape[1])
+    if on_card:
+        return _ManyOnCard(fun, X, args, rule, jac, place, settings).go()
     X = move_into(place, X)
     many = _Many(rule, X, place, settings)
     return many.go(
@@ -356,22 +383,144 @@ class _Many:
 
     def result(self) -> OptimizeResult:
         """What is known now."""
-        success = self.status == loop.CONVERGED
-        known = np.where(np.isfinite(self.fun), self.fun, np.inf)
-        index = int(np.argmin(known))
-        best = OptimizeResult(index=index, x=self.X[index].copy(), fun=float(self.fun[index]))
-        return OptimizeResult(
-            x=self.X.copy(),
-            fun=self.fun.copy(),
-            jac=self.G.copy(),
-            nit=self.nit.copy(),
-            nfev=self.nfev.copy(),
-            njev=self.njev.copy(),
-            status=self.status.copy(),
-            success=success,
-            message=f"{success.sum()} of {len(success)} problems terminated successfully.",
-            best=best,
-        )
+        figures = self.X, self.G, self.fun, self.nit, self.nfev, self.njev, self.status
+        return _result(*(each.copy() for each in figures))
+
+
+class _ManyOnCard:
+    """Many minimizations on a GPU: their launches, and what happens between these."""
+
+    def __init__(
+        self,
+        fun: Any,
+        X: Any,
+        args: tuple[Any, ...],
+        rule: Rule | Lookahead,
+        jac: Any,
+        place: FeasibleSet | None,
+        settings: Options,
+    ) -> None:
+        if jac != "inplace":
+            raise ValueError(
+                "where X0 is on a GPU, jac must be 'inplace', for a device function "
+                f"fun(x, grad, *args) -> float that fills grad, got {jac!r}"
+            )
+        if settings.compiled is False:
+            raise ValueError("where X0 is on a GPU, compiled must not be False")
+        if not isinstance(place, Box | None):
+            raise ValueError(
+                "feasible_set must be a Box on a GPU, where other sets are not yet available, "
+                f"got {place!r}"
+            )
+        check_form(fun, len(args))
+        args = tuple(_argument(f"args[{i}]", arg) for i, arg in enumerate(args))
+        self.settings = settings
+        if place is not None:
+            X = cuda.load().to_device(move_into(place, X.copy_to_host()))
+        # What a run on the CPU would be made of; its problem stays on the card.
+        nowhere: Any = None
+        self.run = run = Run(nowhere, rule, np.zeros(X.shape[1], X.dtype), place, settings)
+        self.optimizer = opt = run.optimizer
+        self.rows = Rows(
+            fun, X, args, opt.inner, (run.x, run.g, *opt.arrays), opt.options, run.watch(),
+            run.tuner, loop.ITERATES[settings.iterate],
+        )  # fmt: skip
+        self.bar = progress_bar(type(rule).__name__, X.shape[0], settings.progress)
+
+    def go(self) -> OptimizeResult:
+        """Launch until no row runs; on an exception, attach the result so far to it."""
+        ends = time.perf_counter() + self.settings.maxtime
+        try:
+            status = self._advance(1)
+            steps = 1
+            while (status == loop.RUNNING).any():
+                started = time.perf_counter()
+                if started >= ends:
+                    break
+                status = self._advance(steps)
+                per_step = (time.perf_counter() - started) / steps
+                steps = max(1, min(16 * steps, int(_LOOK_EVERY_S / per_step)))
+            result = self._end(loop.MAXITER)
+        except BaseException as error:
+            if self.rows.begun:
+                with contextlib.suppress(Exception):  # nothing may hide the exception
+                    result = self._end(loop.RUNNING)
+                    error.intermediate_result = result  # type: ignore[attr-defined]
+            raise
+        finally:
+            if self.bar is not None:
+                self.bar.close()
+        if self.settings.disp:
+            print(result.message)
+        return result
+
+    def _advance(self, steps: int) -> NDArray[np.int64]:
+        """Take at most so many steps of each row; return how the rows stand."""
+        clock = self.optimizer.arrays[1]
+        steps = min(steps, max(self.settings.maxiter - int(clock["t"][0]), 1))
+        status = self.rows.advance(self.run.rates(steps))
+        clock["t"] += steps
+        if self.bar is not None:
+            self.bar.update(np.count_nonzero(status != loop.RUNNING) - self.bar.n)
+        return status
+
+    def _end(self, running: int) -> OptimizeResult:
+        """The result, with this status for rows that still ran."""
+        self.rows.advance(np.zeros(0), ends=True)
+        X, G, *figures = self.rows.outcome
+        fun, nit, nfev, njev, status = (each.copy_to_host() for each in figures)
+        status[status == loop.RUNNING] = running
+        return _result(X, G, fun, nit, nfev, njev, status)
+
+
+def _on_card(X0: Any) -> Any:
+    """X0 as kernels take it, one first point a row."""
+    X = cuda.view(X0, "X0")
+    if X.dtype not in (np.float32, np.float64):
+        raise TypeError(f"X0 must hold float32 or float64 numbers on a GPU, got dtype {X.dtype}")
+    if len(X.shape) != 2 or X.size == 0:
+        shape = tuple(X.shape)
+        raise ValueError(f"X0 must have shape (B, n), with B and n at least 1, got {shape}")
+    return X
+
+
+def _argument(name: str, value: Any) -> Any:
+    """An argument of a device function as kernels take it; arrays of the host are copied there."""
+    if isinstance(value, native.PerRow):
+        return native.PerRow(_argument(f"{name}.data", value.data))
+    if isinstance(value, tuple):
+        return tuple(_argument(f"{name}[{i}]", each) for i, each in enumerate(value))
+    if cuda.is_device_array(value):
+        return cuda.view(value, name)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiubc":
+        return cuda.load().to_device(np.ascontiguousarray(value))
+    if isinstance(value, (bool, int, float, complex, np.bool_, np.number)):
+        return value
+    raise TypeError(
+        f"{name} must be a number, an array of numbers or a tuple of these where X0 is on a GPU, "
+        f"got {type(value).__name__}"
+    )
+
+
+def _result(
+    x: Any, jac: Any, fun: Any, nit: Any, nfev: Any, njev: Any, status: Any
+) -> OptimizeResult:
+    """What is known of all rows, as SciPy's result."""
+    success = status == loop.CONVERGED
+    index = int(np.argmin(np.where(np.isfinite(fun), fun, np.inf)))
+    best = x[index].copy() if isinstance(x, np.ndarray) else x[index]
+    return OptimizeResult(
+        x=x,
+        fun=fun,
+        jac=jac,
+        nit=nit,
+        nfev=nfev,
+        njev=njev,
+        status=status,
+        success=success,
+        message=f"{success.sum()} of {len(success)} problems terminated successfully.",
+        best=OptimizeResult(index=index, x=best, fun=float(fun[index])),
+    )
 
 
 @contextlib.contextmanager

@@ -488,9 +488,14 @@ def _compile(function: Any, name: str, given: dict[str, Any], args: Any, returns
         function.compile(kinds)
         return function.overloads[kinds]
     except Exception as error:
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # without Numba's colours
-        lines = [line for line in plain.splitlines() if line.strip()]
-        _refuse(name, given, args, returns, "Numba says:\n  " + "\n  ".join(lines[:12]))
+        _refuse(name, given, args, returns, told(error))
+
+
+def told(error: Exception) -> str:
+    """What Numba says of a function that does not compile, without its colours."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line for line in plain.splitlines() if line.strip()]
+    return "Numba says:\n  " + "\n  ".join(lines[:12])
 
 
 def _refuse(name: str, given: dict[str, Any], args: Any, returns: str, reason: str) -> NoReturn:
