@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from numbelief import checkpoint, kernels
 from numbelief.checks import as_array
 
-# Pages of memory-mapped files are given back to the system when about so many bytes of them have
-# been read: they count as memory of the process. A smaller map may stay.
+# Pages of a memory-mapped file count as memory of the process until they are given back to the
+# system. A map of so many bytes may stay.
 _KEPT = 1 << 28
-# A page fault maps so many bytes around it.
-_FAULT = 1 << 16
+# Of larger ones, they are given back after so many rows: to read one may map a huge page, of 2 MB.
+_STRETCH = _KEPT >> 21
 # So many rows stand for all of them in a fingerprint.
 _SAMPLE = 64
 # Bytes of a row that are fetched while the one before is copied, and those of a cache line. 1e5
@@ -130,12 +130,33 @@ def _fetch(typingctx, address):
     return nb.void(nb.intp), codegen
 
 
+@intrinsic
+def _give_back(typingctx, address, length):
+    """Let the system take the pages of a mapped file, which a later read finds again."""
+
+    def codegen(context, builder, signature, args):
+        if hasattr(mmap, "MADV_DONTNEED"):
+            number = ir.IntType(32)
+            kind = ir.FunctionType(number, [cgutils.voidptr_t, args[1].type, number])
+            advise = cgutils.get_or_insert_function(builder.module, kind, "madvise")
+            start = builder.inttoptr(args[0], cgutils.voidptr_t)
+            builder.call(advise, [start, args[1], number(mmap.MADV_DONTNEED)])
+        return context.get_dummy_value()
+
+    return nb.void(nb.intp, nb.intp), codegen
+
+
 @register_jitable
 def gather(rows, pieces):
     """Copy rows of each part of the data to where a batch lies; see `Batches`."""
     for part in range(pieces.shape[0]):
-        source, stride, target, length = pieces[part]
+        source, stride, target, length, map_start, map_length, _ = pieces[part]
         for i in range(rows.size):
+            if map_length > 0:
+                if pieces[part, 6] == _STRETCH:
+                    _give_back(map_start, map_length)
+                    pieces[part, 6] = 0
+                pieces[part, 6] += 1
             # The processor sees by itself that a row goes on, but not where the next one begins.
             following = source + rows[min(i + 1, rows.size - 1)] * stride
             for k in range(0, min(length, _AHEAD), _LINE):
@@ -163,10 +184,11 @@ class Batches:
     ----------
     rows : int
         The leading length.
-    pieces : ndarray of shape (parts, 4) or None
+    pieces : ndarray of shape (parts, 7) or None
         For machine code: where each part's rows lie, how far apart, where they go, and how long
-        they are. None where a part is not made of rows of adjacent bytes; of no parts where a batch
-        is all rows.
+        they are; start and length of the map that they lie in, or 0; and how many of them were read
+        since its pages were given back. None where a part is not made of rows of adjacent bytes; of
+        no parts where a batch is all rows.
     """
 
     def __init__(self, data: Any, name: str = "data") -> None:
@@ -185,10 +207,7 @@ class Batches:
         self._whole: tuple[Any, ...] | None = None
         self._buffers: tuple[Any, ...] | None = None
         self.pieces: NDArray[np.int64] | None = None
-        maps = [(found, part) for part in self._parts if (found := _file_map(part)) is not None]
-        self._maps = [found for found, _ in maps]
-        self._row_costs = sum(part[0].nbytes + _FAULT for _, part in maps)
-        self._read = 0
+        self._maps = tuple(map(_file_map, self._parts))
 
     def whole(self) -> tuple[Any, ...]:
         """All rows, in their order, not to be written to."""
@@ -200,15 +219,17 @@ class Batches:
         if size is None:
             self._whole = self.whole()
             if self._are_arrays and all(part.dtype.isnative for part in self._parts):
-                self.pieces = np.zeros((0, 4), np.int64)
+                self.pieces = np.zeros((0, 7), np.int64)
         elif self._are_arrays:
             shapes = ((size, *part.shape[1:]) for part in self._parts)
             self._buffers = tuple(map(np.empty, shapes, (part.dtype for part in self._parts)))
             if all(map(_is_plain, self._parts)):
                 self.pieces = np.array(
                     [
-                        (part.ctypes.data, part.strides[0], buffer.ctypes.data, buffer[0].nbytes)
-                        for part, buffer in zip(self._parts, self._buffers, strict=True)
+                        (*_where(part), buffer.ctypes.data, buffer[0].nbytes, *_extent(mapped), 0)
+                        for part, buffer, mapped in zip(
+                            self._parts, self._buffers, self._maps, strict=True
+                        )
                     ]
                 )
 
@@ -216,47 +237,45 @@ class Batches:
         """These rows of each part, not to be written to, in memory that the next call may use."""
         if self._whole is not None:
             return self._whole
-        self.release(len(rows))
         if self._buffers is None:
             return tuple(_picked(part, rows) for part in self._parts)
         batch = tuple(buffer[: len(rows)] for buffer in self._buffers)
         if self.pieces is not None:
             _compile_gather()(rows, self.pieces)
             return tuple(map(_locked, batch))
-        for part, target in zip(self._parts, batch, strict=True):
-            # "clip", because "raise" goes by way of a copy.
-            np.take(part, rows, axis=0, out=target, mode="clip")
+        for part, target, mapped in zip(self._parts, batch, self._maps, strict=True):
+            stretch = len(rows) if mapped is None else _STRETCH
+            for lo in range(0, len(rows), stretch):
+                some = rows[lo : lo + stretch]
+                # Not np.take, which would first copy a part that is not contiguous, all of it.
+                target[lo : lo + len(some)] = part[some]
+                self._give_back()
         return tuple(map(_locked, batch))
 
-    @property
-    def most_rows(self) -> int:
-        """So many rows may be read before `release`; it matters for mapped files only."""
-        return max(1, _KEPT // self._row_costs) if self._row_costs else self.rows
-
-    def release(self, count: int) -> None:
-        """After the reading of so many rows: give the pages of mapped files back, if it is time."""
-        self._read += count
-        if self._read >= self.most_rows:
-            self._read = 0
-            for mapped in self._maps:
+    def _give_back(self) -> None:
+        for mapped in self._maps:
+            if mapped is not None:
                 mapped.madvise(mmap.MADV_DONTNEED)
 
     def not_finite(self, rows: NDArray[np.int64]) -> list[str]:
         """Which of these rows hold a number that is not finite, by part."""
-        some = [rows[lo : lo + _SAMPLE] for lo in range(0, len(rows), _SAMPLE)]
-        return [
-            f"row {row} of {self._name}[{i}]"
-            for i, part in enumerate(self._parts)
-            for each in some
-            for row in each[_are_wrong(_picked(part, each), len(each))]
-        ]
+        found = []
+        for i, part in enumerate(self._parts):
+            for lo in range(0, len(rows), _SAMPLE):
+                some = rows[lo : lo + _SAMPLE]
+                wrong = some[_are_wrong(_picked(part, some), len(some))]
+                found += [f"row {row} of {self._name}[{i}]" for row in wrong]
+                self._give_back()
+        return found
 
     @functools.cached_property
     def fingerprint(self) -> str | None:
         """What tells the data from others: the types, the length, and some rows."""
         rows = np.unique(np.linspace(0, self.rows - 1, _SAMPLE).astype(np.int64))
         arrays = (array for part in self._parts for array in _arrays_in(_picked(part, rows)))
-        return checkpoint.fingerprint((self.rows, *arrays))
+        found = checkpoint.fingerprint((self.rows, *arrays))
+        self._give_back()
+        return found
 
 
 def _as_rows(part: Any, name: str) -> Any:
@@ -354,6 +373,18 @@ def _arrays_in(value: Any) -> Iterator[NDArray[Any]]:
                     yield from _arrays_in(array[name])
             elif array.dtype.kind != "O":
                 yield array
+
+
+def _where(part: NDArray[Any]) -> tuple[int, int]:
+    """The address of an array's rows, and how far apart they are."""
+    return part.ctypes.data, part.strides[0]
+
+
+def _extent(mapped: mmap.mmap | None) -> tuple[int, int]:
+    """Where a map begins, and how long it is."""
+    if mapped is None:
+        return 0, 0
+    return np.frombuffer(mapped, np.uint8).ctypes.data, len(mapped)
 
 
 def _is_plain(part: NDArray[Any]) -> bool:

@@ -308,11 +308,6 @@ class _Feed:
         return run, (self.rows_of_epoch, *self._native)
 
     @property
-    def most_steps(self) -> int:
-        """So many steps may be taken before `after`."""
-        return self.count if self._native is None else max(1, self.batches.most_rows // self.size)
-
-    @property
     def calls(self) -> int:
         """Evaluations in machine code that are not counted yet."""
         return sum(int(block[native.CALLS]) for block in self._blocks)
@@ -324,7 +319,6 @@ class _Feed:
         self.problem.njev += calls
         for block in self._blocks:
             block[native.CALLS] = 0
-        self.batches.release(calls * self.size)
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
@@ -447,7 +441,7 @@ class _Training:
             return 1
         every = self.settings.checkpoint_every
         due = every - self.nit % every if every else steps
-        return min(steps, self.feed.count - self.batch, due, self.feed.most_steps)
+        return min(steps, self.feed.count - self.batch, due)
 
     def _advance(self, count: int) -> int:
         """Take so many steps, fewer if a loss is not finite; return how many were taken."""

@@ -508,23 +508,48 @@ def test_private_maps_keep_what_was_written(monkeypatch):
     assert rows.min() == 1
 
 
-def test_large_mapped_files_are_given_back(monkeypatch, tmp_path):
-    monkeypatch.setattr("numbelief.batches._KEPT", 1 << 20)
+def mapped_megabytes(path):
+    """How much of a mapped file counts as memory of this process."""
+    mine = False
+    for line in pathlib.Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split()[0]:
+            mine = line.endswith(str(path))
+        elif mine and line.startswith("Rss:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("it is not mapped")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="nothing tells what is mapped")
+@pytest.mark.parametrize("columns", [slice(None), slice(None, None, 2)], ids=["plain", "strided"])
+def test_large_mapped_files_are_given_back(columns, tmp_path):
+    path = tmp_path / "data"
+    rows = np.memmap(path, np.float64, "w+", shape=(1 << 16, 1 << 10))  # 512 MB, hardly on the disk
+    numbered = np.random.default_rng(0).permutation(1 << 16)[:10_000]
+    rows[numbered[::50], 0] = 1 + numbered[::50]
+    data = Batches(rows[:, columns])
+    data.begin(100)
+    most = 0.0
+    for k, picked in enumerate(np.split(numbered, 100)):
+        (batch,) = data.take(picked)
+        assert batch[0, 0] == 1 + picked[0]
+        assert batch[50, 0] == 1 + picked[50]
+        assert not batch[1:50].any()
+        if k % 10 == 9:
+            most = max(most, mapped_megabytes(path))
+    assert most < 400
+
+
+def test_pages_that_were_written_to_are_not_given_back(monkeypatch, tmp_path):
+    monkeypatch.setattr(batches, "_KEPT", 1 << 20)
     path = tmp_path / "data.npy"
-    rows = np.lib.format.open_memmap(path, "w+", np.float64, (1 << 14, 16))
-    rows[:] = np.arange(len(rows))[:, None]
-    rows.flush()
-    batches = Batches(np.load(path, mmap_mode="r"))
-    assert batches.most_rows == (1 << 20) // (128 + (1 << 16))
-    batches.begin(100)
-    for epoch in range(2):
-        for picked in np.split(np.random.default_rng(epoch).permutation(1 << 14)[:16000], 160):
-            assert (batches.take(picked)[0] == picked[:, None]).all()
+    np.save(path, np.zeros((1 << 14, 16)))
     private = np.load(path, mmap_mode="c")
-    private[0] = -1
-    batches = Batches(private)
-    batches.release(1 << 30)
-    assert (private[0] == -1).all()
+    private[:] = -1
+    data = Batches(private)
+    data.begin(1000)
+    for picked in np.split(np.arange(1 << 14)[:16_000], 16):
+        assert (data.take(picked)[0] == -1).all()
+    assert (private == -1).all()
 
 
 # ---- the order of the rows

@@ -376,8 +376,12 @@ def batches(quick: bool) -> Iterator[Row]:
     seconds = side_by_side(steps, calls=1, rounds=1 if quick else 9)
     work = "an epoch of random batches of 128 out of 1e5 x 784 float32: over copies in order"
     yield slower(seconds, "gathered", "shuffled copy", work, at_most=1.3)
+    steps = stochastic.shuffling(2_000 if quick else 100_000)
+    seconds = side_by_side(steps, calls=1, rounds=1 if quick else 5)
+    work = "an epoch of softmax regression on these rows at random: over one on a shuffled copy"
+    yield slower(seconds, "gathered", "shuffled copy", work, at_most=1.3)
     size = 0.3 if quick else 8.0
-    work = f"an epoch over a memory-mapped file of {size:g} GB: added to the peak of the process"
+    work = f"an epoch over a memory-mapped file of {size:g} GB: peak memory of the process"
     yield Row(work, "", stochastic.mapped_peak(size), "MB", at_most=1000)
     seconds = side_by_side(stochastic.network(), calls=1 if quick else 10, rounds=1 if quick else 9)
     share = ratio(seconds, "optimizer", "step")

@@ -1,8 +1,10 @@
 """Epochs of mini-batches, the gathering of batches, and the share of the optimizer's step."""
 
 import itertools
+import multiprocessing
 import os
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 
 import numba
@@ -120,10 +122,34 @@ def gathering(rows: int = 100_000) -> dict[str, Step]:
     return {"gathered": gathered, "shuffled copy": copied}
 
 
-def mapped_peak(gigabytes: float) -> float:
-    """Megabytes that an epoch over a memory-mapped file adds to the peak of the process."""
-    import resource
+def shuffling(rows: int = 100_000) -> dict[str, Step]:
+    """The same two as parts of an epoch of softmax regression."""
+    data = numbers(rows * PIXELS).reshape(rows, PIXELS), np.arange(rows) % CLASSES
+    order = Order(rows, 0, True, False, None).of(0)
+    shuffled = tuple(part[order] for part in data)
+    x0 = np.zeros(PIXELS * CLASSES, np.float32)
+    return {
+        "gathered": lambda: _one_epoch(x0, data, shuffle=True),
+        "shuffled copy": lambda: _one_epoch(x0, shuffled, shuffle=False),
+    }
 
+
+def _one_epoch(x0, data, **options):
+    return minimize_stochastic(
+        softmax_regression,
+        x0,
+        data,
+        batch_size=BATCH,
+        epochs=1,
+        method=AdaBelief(RATE),
+        jac="inplace",
+        seed=0,
+        **options,
+    )
+
+
+def mapped_peak(gigabytes: float) -> float:
+    """Peak memory, in megabytes, of a process that trains on a memory-mapped file for an epoch."""
     rows = int(gigabytes * (1 << 30)) // (4 * PIXELS)
     with tempfile.TemporaryDirectory(dir=os.environ.get("NUMBELIEF_SCRATCH")) as folder:
         path = os.path.join(folder, "images.npy")
@@ -131,21 +157,16 @@ def mapped_peak(gigabytes: float) -> float:
         for lo in range(0, rows, 1 << 14):
             images[lo : lo + (1 << 14)] = 0.5
         del images
-        labels = np.zeros(rows, np.int64)
-        x0 = np.zeros(PIXELS * CLASSES, np.float32)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        minimize_stochastic(
-            softmax_regression,
-            x0,
-            (np.load(path, mmap_mode="r"), labels),
-            batch_size=BATCH,
-            epochs=1,
-            method=AdaBelief(RATE),
-            jac="inplace",
-            seed=0,
-        )
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (after - before) / 1024
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+            return fresh.submit(_peak_of_training, path, rows).result()
+
+
+def _peak_of_training(path: str, rows: int) -> float:
+    import resource
+
+    x0 = np.zeros(PIXELS * CLASSES, np.float32)
+    _one_epoch(x0, (np.load(path, mmap_mode="r"), np.zeros(rows, np.int64)))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 # ---- the share of the step
