@@ -192,16 +192,9 @@ class Batches:
     """
 
     def __init__(self, data: Any, name: str = "data") -> None:
-        parts = data if isinstance(data, tuple) else (data,)
-        if not parts:
-            raise ValueError(f"{name} must hold at least one array, got an empty tuple")
+        parts = parts_of(data, name)
         self._parts = tuple(_as_rows(part, f"{name}[{i}]") for i, part in enumerate(parts))
-        lengths = [_length(part) for part in self._parts]
-        if len({*lengths}) > 1:
-            raise ValueError(f"the arrays of {name} must have one leading length, got {lengths}")
-        if lengths[0] == 0:
-            raise ValueError(f"{name} must not be empty, got arrays of length 0")
-        self.rows = lengths[0]
+        self.rows = common_length([_length(part) for part in self._parts], name)
         self._name = name
         self._are_arrays = all(isinstance(part, np.ndarray) for part in self._parts)
         self._whole: tuple[Any, ...] | None = None
@@ -276,6 +269,23 @@ class Batches:
         found = checkpoint.fingerprint((self.rows, *arrays))
         self._give_back()
         return found
+
+
+def parts_of(data: Any, name: str) -> tuple[Any, ...]:
+    """Data as the tuple of its parts."""
+    parts = data if isinstance(data, tuple) else (data,)
+    if not parts:
+        raise ValueError(f"{name} must hold at least one array, got an empty tuple")
+    return parts
+
+
+def common_length(lengths: list[int], name: str) -> int:
+    """The leading length of all parts."""
+    if len({*lengths}) > 1:
+        raise ValueError(f"the arrays of {name} must have one leading length, got {lengths}")
+    if lengths[0] == 0:
+        raise ValueError(f"{name} must not be empty, got arrays of length 0")
+    return lengths[0]
 
 
 def _as_rows(part: Any, name: str) -> Any:

@@ -10,7 +10,7 @@ bits are the same each run.
 
 import functools
 import importlib.util
-from math import inf, sqrt
+from math import gcd, inf, prod, sqrt
 from typing import Any, NamedTuple
 
 import numba
@@ -521,18 +521,34 @@ class Card:
             self._latest = told.pointer, self._view(grad, told)
         return self._latest[1]
 
-    def number(self, value: Any) -> Any:
-        """A number that is on the GPU, as kernels take it: an array of one."""
+    def number(self, value: Any, name: str = "fun") -> Any:
+        """What a function returned, a number on the GPU, as kernels take it: an array of one."""
         told = _ask(value, self._handle)
         if told.dtype not in (np.float32, np.float64):
-            raise TypeError(f"fun must return a float32 or float64 number, got {told.dtype}")
+            raise TypeError(f"{name} must return a float32 or float64 number, got {told.dtype}")
         if np.prod(told.shape) != 1:
-            raise ValueError(f"fun must return a scalar, got shape {told.shape}")
+            raise ValueError(f"{name} must return a scalar, got shape {told.shape}")
         if SIMULATED:
             return value.reshape(1)
         return self._view(
             value, told._replace(interface={**told.interface, "shape": (1,), "strides": None})
         )
+
+    def words(self, length: int, *arrays: Any) -> tuple[Any, ...]:
+        """The memory of contiguous arrays as unsigned integers, in which a length is whole.
+
+        They are as long as they may be, up to 8 bytes.
+        """
+        told = [_ask(array, self._handle) for array in arrays]
+        size = gcd(8, length, *(each.pointer for each in told))
+        if SIMULATED:
+            return tuple(array.reshape(-1).view(f"u{size}") for array in arrays)
+        views = []
+        for array, each in zip(arrays, told, strict=True):
+            count = prod(each.shape) * each.dtype.itemsize // size
+            flat = {"shape": (count,), "strides": None, "typestr": f"<u{size}"}
+            views.append(self._view(array, each._replace(interface={**each.interface, **flat})))
+        return tuple(views)
 
 
 class Stepper:

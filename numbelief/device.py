@@ -220,8 +220,8 @@ def _compiled(template: Any, at: Any, kinds: tuple[Any, ...]) -> Any:
 # ---- arrays ------------------------------------------------------------------------------------
 
 
-def duplicate(array: Any) -> Any:
-    """A copy of a device array, made by its own library.
+def duplicate(array: Any, name: str = "x0") -> Any:
+    """A copy of a device array, made by its own library; the name is for a message.
 
     Raises
     ------
@@ -237,8 +237,8 @@ def duplicate(array: Any) -> Any:
     library = type(array).__module__.partition(".")[0]
     if library.startswith("jax") or not hasattr(array, "copy"):
         raise TypeError(
-            "x0 on a GPU must be an array that can be written to, of CuPy, PyTorch or Numba, got "
-            f"one of {library}: pass cupy.from_dlpack(x0), and convert x in fun"
+            f"{name} on a GPU must be an array that can be written to, of CuPy, PyTorch or Numba, "
+            f"got one of {library}: pass cupy.from_dlpack({name}), and convert it in fun"
         )
     return array.copy()
 
@@ -249,24 +249,32 @@ class Launcher:
     def __init__(self, card: gpu.Card) -> None:
         self.card, self.n = card, card.x.shape[0]
         self.parts = min(-(-self.n // gpu.THREADS), PARTS)
-        self._blocks = min(-(-self.n // gpu.THREADS), gpu.most_blocks())
+        self._most_blocks = gpu.most_blocks()
         self._kernels: dict[tuple[Any, ...], Any] = {}
 
     def reduce(self, template: Any, *arguments: Any) -> None:
         """Launch as many blocks as there are parts."""
         self._launch(template, None, self.parts, arguments)
 
+    def conclude(self, template: Any, *arguments: Any) -> None:
+        """Launch one block."""
+        self._launch(template, None, 1, arguments)
+
     def map(self, template: Any, *arguments: Any) -> None:
         """Launch as many blocks as there is work for."""
-        self._launch(template, None, self._blocks, arguments)
+        self.spread(self.n, template, None, *arguments)
 
     def each(self, at: Any, *arguments: Any) -> None:
         """Do something at each coordinate: ``at(i, *arguments)``."""
-        self._launch(_each, at, self._blocks, (arguments,))
+        self.spread(self.n, _each, at, arguments)
+
+    def spread(self, work: int, template: Any, at: Any, *arguments: Any) -> None:
+        """Launch as many blocks as so many threads take, at most."""
+        blocks = min(-(-work // gpu.THREADS), self._most_blocks)
+        self._launch(template, at, blocks, arguments)
 
     def _launch(self, template: Any, at: Any, blocks: int, arguments: tuple[Any, ...]) -> None:
-        flat = arguments[0] if template is _each else arguments
-        key = (template, at, *[getattr(each, "dtype", type(each)) for each in flat])
+        key = (template, at, *map(_sort_of, arguments))
         kernel = self._kernels.get(key)
         if kernel is None:
             kinds = tuple(map(gpu.kind_of, arguments))
@@ -278,6 +286,32 @@ class Launcher:
         tops = self.card.array(np.zeros(self.parts))
         self.reduce(_measure_largest, x, tops)
         return float(self.card.host(tops).max())
+
+    def copy(self, x: Any, like: Any) -> Any:
+        """A copy of a vector, as an array of the library of another one."""
+        array = duplicate(like)
+        self.put(x, self.card.view(array))
+        return array
+
+    def vector(self, x: Any = None) -> Any:
+        """A new vector, as kernels take it: a copy, or zeros."""
+        vector = self.card.cuda.device_array(self.n, self.card.x.dtype)
+        if x is None:
+            self.each(_fill_at, vector, self.card.x.dtype.type(0))
+        else:
+            self.put(x, vector)
+        return vector
+
+    def put(self, x: Any, vector: Any) -> None:
+        """Copy a vector into another one."""
+        self.each(_copy_at, x, vector)
+
+
+def _sort_of(value: Any) -> Any:
+    """What tells the kernels of a template apart."""
+    if type(value) is tuple:
+        return tuple(map(_sort_of, value))
+    return getattr(value, "dtype", type(value))
 
 
 def as_first_point(x0: Any) -> tuple[Any, gpu.Card]:
@@ -310,6 +344,8 @@ class DeviceProblem:
         Evaluations so far.
     gradient : device array of shape (n,)
         The latest gradient, as kernels take it.
+    args : tuple
+        Those of the coming evaluation.
     """
 
     native = None
@@ -332,7 +368,7 @@ class DeviceProblem:
                 "jac must be a callable, True or 'inplace' where x0 is on a GPU, which takes no "
                 f"finite differences, got {jac!r}"
             )
-        self._fun, self._jac, self._args = fun, jac, as_args(args)
+        self._fun, self._jac, self.args = fun, jac, as_args(args)
         self._x, self._card = x, card
         self.nfev = self.njev = 0
         self._grad: Any = None
@@ -347,19 +383,25 @@ class DeviceProblem:
         value, place = self.evaluate(x)
         return value if place is None else float(self._card.host(place)[0])
 
+    def alone(self, x: Any) -> float:
+        """The value at a point, without its gradient where the two are apart."""
+        if callable(self._jac):
+            return number(self._fun(x, *self.args), self._card)
+        return self.value(x)
+
     def evaluate(self, x: Any = None) -> tuple[float, Any]:
         """The value at x, either as a number or, on the card, as an array of one (and nan)."""
         x = self._x if x is None else x
         if self._jac is True:
-            pair = self._fun(x, *self._args)
+            pair = self._fun(x, *self.args)
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise TypeError(f"with jac=True fun must return (value, gradient), got {pair!r}")
             value, grad = pair
         elif callable(self._jac):
-            value, grad = self._fun(x, *self._args), self._jac(x, *self._args)
+            value, grad = self._fun(x, *self.args), self._jac(x, *self.args)
         else:
             grad = self._grad
-            value = self._fun(x, grad, *self._args)
+            value = self._fun(x, grad, *self.args)
         self._alive = value, grad  # a view does not keep the memory of what it shows
         self.gradient = self._card.gradient(grad, ())
         self.nfev += 1
@@ -367,6 +409,13 @@ class DeviceProblem:
         if gpu.is_device_array(value):
             return nan, self._card.number(value)
         return as_scalar(value), None
+
+
+def number(value: Any, card: gpu.Card, name: str = "fun") -> float:
+    """What a function returned, on the host or on the card, as a number."""
+    if gpu.is_device_array(value):
+        return float(card.host(card.number(value, name))[0])
+    return as_scalar(value, name)
 
 
 # ---- looking -----------------------------------------------------------------------------------
@@ -448,9 +497,7 @@ class Points:
 
     def copy(self, view: Any) -> Any:
         """A copy of a vector, as an array of the user's library."""
-        array, copied = self._like_x()
-        self._launcher.each(_copy_at, view, copied)
-        return array
+        return self._launcher.copy(view, self.x)
 
     def point(self, which: int, g: Any) -> tuple[Any, Any]:
         """Copies of one of the points to return and of the gradient that is kept with it.

@@ -152,6 +152,7 @@ class Optimizer:
         blocks = _blocks(getattr(rule, "segments", None), n, size) if rule.layerwise else None
         scale = _scale(rule, n, dtype)
         lookahead = (self.rule.k, self.rule.alpha) if isinstance(self.rule, Lookahead) else None
+        self.options: tuple[Any, ...] = ()
         if self._card is not None:
             self._stepper = cuda.Stepper(
                 rule,

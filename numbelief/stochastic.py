@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import OptimizeResult
 
-from numbelief import checkpoint, epochs, kernels, loop, native
+from numbelief import checkpoint, cuda, device, device_batches, epochs, kernels, loop, native
 from numbelief.batches import Batches, Order
 from numbelief.checks import as_first_point, as_scalar, integer
 from numbelief.minimize import (
@@ -25,7 +25,7 @@ from numbelief.optimizer import Optimizer, resolve_set
 from numbelief.options import TrainingOptions, read_options
 from numbelief.problem import Problem
 from numbelief.rules import Lookahead, Rule
-from numbelief.sets import FeasibleSet
+from numbelief.sets import Box, FeasibleSet
 
 __all__ = ["minimize_stochastic"]
 
@@ -72,9 +72,10 @@ def minimize_stochastic(
         ``batch`` has as many parts as data. It cannot be written to and holds its rows during the
         call only: the next batch comes in the same memory. Around functions that Numba compiled
         the epochs run in machine code, to the same bits.
-    x0 : array_like of shape (n,)
-        First point, never written to. float32 stays float32.
-    data : tuple of array_like
+    x0 : array_like or device array of shape (n,)
+        First point, never written to. float32 stays float32. An array on an NVIDIA GPU, of CuPy,
+        PyTorch or Numba, stays there (see Notes).
+    data : tuple of array_like or device array
         Arrays with one leading length N: NumPy arrays, `numpy.memmap`, `scipy.sparse` CSR, or
         objects with ``__len__`` and ``__getitem__`` for an array of indices. They are not copied; a
         file larger than memory may be mapped.
@@ -177,6 +178,18 @@ def minimize_stochastic(
     The rows of epoch e are drawn by a generator seeded with the seed and e. So a resumed run needs
     no generator's past, and draws what the first would have drawn.
 
+    With x0 on a GPU, data, and those of validation, are C-contiguous arrays of numbers there;
+    arrays of the host are refused. fun, jac and a validation function are Python functions of
+    device arrays, as for `minimize` with x0 there: jac is a callable, True or "inplace", the value
+    a number or a device array of one. A seed draws the rows that it draws for a CPU. Once an epoch
+    their numbers go to the GPU, where each batch is gathered into arrays of the library that data
+    are of: fun may not write to them, nor to x, and keeps neither. Everything is queued on CUDA's
+    default stream. Losses come to the host at most 32 steps apart (or some 20 ms; after each step
+    with a ``step_callback``), and only then maxtime, or a value that is not finite, ends the run.
+    What was queued after such a value counts in nfev and njev alone; to name its rows, a byte for
+    each row of the batch comes to the host. x and jac are arrays of x0's library. Sets other than a
+    `Box`, ``checkpoint`` and ``resume`` are refused.
+
     Examples
     --------
     Linear regression, 16 rows at a time:
@@ -202,29 +215,31 @@ def minimize_stochastic(
     (True, array([ 1., -2.,  3.]))
     """
     rule, settings = read_options(method, None, options, TrainingOptions)
-    x = as_first_point(x0)
-    place = resolve_set(feasible_set, bounds, x.size)
-    x = move_into(place, x)
+    x: Any
+    batches: Any
+    on_card = cuda.is_device_array(x0)
+    if on_card:
+        x, card = device.as_first_point(x0)
+        place = resolve_set(feasible_set, bounds, card.x.size)
+        if isinstance(place, Box):
+            card.assign(card.x, move_into(place, card.host(card.x)))
+        batches = device_batches.DeviceBatches(data, card)
+    else:
+        x = as_first_point(x0)
+        place = resolve_set(feasible_set, bounds, x.size)
+        x = move_into(place, x)
+        batches = Batches(data)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable, got {callback!r}")
     if not isinstance(drop_last, (bool, np.bool)):
         raise TypeError(f"drop_last must be True or False, got {drop_last!r}")
-    batches = Batches(data)
     order = Order(batches.rows, seed, shuffle, replacement, weights)
     size = _batch_size(batch_size, order.size)
     count = integer("epochs", epochs)
-    examiner = None
-    examined: str | None = None
-    if callable(validation):
-        examiner = lambda x: as_scalar(validation(x.copy()), "validation")  # noqa: E731
-        examined = "a function"
-    elif validation is not None:
-        others = Batches(validation, "validation")
-        examined = others.fingerprint
-        args = others.whole()
-        examiner = Problem(fun, jac, args, x, place, settings.finite_difference, False).value
-    feed = _Feed(fun, jac, x, place, settings, batches, order, size, bool(drop_last))
-    training = _Training(feed, rule, x, place, settings, count, examiner, examined, callback)
+    feed_of, training_of = (_DeviceFeed, _DeviceTraining) if on_card else (_Feed, _Training)
+    feed = feed_of(fun, jac, x, place, settings, batches, order, size, bool(drop_last))
+    examiner, examined = feed.examiner(validation)
+    training = training_of(feed, rule, x, place, settings, count, examiner, examined, callback)
     return training.go()
 
 
@@ -246,10 +261,10 @@ class _Feed:
         self,
         fun: Any,
         jac: Any,
-        x: NDArray[Any],
+        x: Any,
         place: FeasibleSet | None,
         settings: TrainingOptions,
-        batches: Batches,
+        batches: Any,
         order: Order,
         size: int,
         drop_last: bool,
@@ -262,6 +277,13 @@ class _Feed:
         # All rows are always the same batch: nothing needs to be gathered, in any order.
         drawn = order.replacement or order.weights is not None
         batches.begin(None if size == batches.rows and not drawn else size)
+        self._objective = fun, jac, x, place, settings
+        self._bind()
+
+    def _bind(self) -> None:
+        """Make a problem of the objective."""
+        fun, jac, x, place, settings = self._objective
+        batches, size = self.batches, self.size
         pieces, compiled = batches.pieces, settings.compiled
         if pieces is None:
             if compiled:
@@ -285,6 +307,26 @@ class _Feed:
             self._native = (size, pieces, address, np.array(data), self._blocks)
             self._alive = objectives, alive
 
+    def examiner(self, validation: Any) -> tuple[Callable[[Any], float] | None, str | None]:
+        """What evaluates a point after an epoch, and what a checkpoint tells of it."""
+        if validation is None:
+            return None, None
+        if callable(validation):
+            return lambda x: as_scalar(validation(x.copy()), "validation"), "a function"
+        fun, jac, x, place, settings = self._objective
+        others = Batches(validation, "validation")
+        args = others.whole()
+        problem = Problem(fun, jac, args, x, place, settings.finite_difference, False)
+        return problem.value, others.fingerprint
+
+    def first_gradient(self) -> Any:
+        """Memory for the gradient."""
+        return self.problem.guarded(self._objective[2])
+
+    def check(self, g: Any) -> None:
+        """Look whether something was written beyond that memory."""
+        self.problem.check(g)
+
     def begin(self, epoch: int) -> None:
         """Draw the rows of an epoch."""
         self.rows_of_epoch = self.order.of(epoch)[: self.rows]
@@ -306,6 +348,10 @@ class _Feed:
             return epochs.bind(opt.inner, self.evaluate, parallel=parallel, nogil=large), ()
         run = epochs.compile_epoch(opt.inner, parallel=parallel)
         return run, (self.rows_of_epoch, *self._native)
+
+    def most_steps(self, timed: bool) -> int:
+        """So many steps may be taken before a look at the clock of a timed run."""
+        return 1 if timed and self._native is None else self.count
 
     @property
     def calls(self) -> int:
@@ -334,6 +380,52 @@ class _Feed:
         }
 
 
+class _DeviceFeed(_Feed):
+    """The same on a GPU, where steps are queued."""
+
+    problem: device.DeviceProblem  # type: ignore[assignment]
+
+    def _bind(self) -> None:
+        fun, jac, x, _, settings = self._objective
+        self._run: Any = None
+        self.launcher: device.Launcher = self.batches.launcher
+        card = self.launcher.card
+        self.problem = device.DeviceProblem(fun, jac, (), x, card, settings.compiled)
+
+    def examiner(self, validation: Any) -> tuple[Callable[[Any], float] | None, str | None]:
+        if validation is None:
+            return None, None
+        fun, jac, x, *_ = self._objective
+        launcher, card = self.launcher, self.launcher.card
+        if callable(validation):
+            name = "validation"
+            return lambda p: device.number(validation(launcher.copy(p, x)), card, name), None
+        others = device_batches.DeviceBatches(validation, card, "validation")
+        problem = device.DeviceProblem(fun, jac, others.whole(), x, card)
+        return lambda p: problem.alone(launcher.copy(p, x)), None
+
+    def first_gradient(self) -> Any:
+        return self.launcher.vector()
+
+    def check(self, g: Any) -> None:
+        pass
+
+    def begin(self, epoch: int) -> None:
+        super().begin(epoch)
+        self.batches.draw(self.rows_of_epoch)
+
+    def bind(self, opt: Optimizer) -> tuple[Any, tuple[Any, ...]]:
+        if self._run is None:
+            self._run = device_batches.bind_epoch(opt, self.problem, self.batches)
+        return self._run, ()
+
+    def most_steps(self, timed: bool) -> int:
+        return device.LOOK_EVERY
+
+    def after(self) -> None:
+        pass
+
+
 class _Training:
     """A run between its steps: the arrays of the loop, and what is made of them."""
 
@@ -341,17 +433,17 @@ class _Training:
         self,
         feed: _Feed,
         rule: Rule | Lookahead,
-        x: NDArray[Any],
+        x: Any,
         place: FeasibleSet | None,
         settings: TrainingOptions,
         epochs: int,
-        examiner: Callable[[NDArray[Any]], float] | None,
+        examiner: Callable[[Any], float] | None,
         examined: str | None,
         callback: Callable[..., Any] | None,
     ) -> None:
         self.feed, self.settings, self.epochs = feed, settings, epochs
         self.examiner, self.examined = examiner, examined
-        self.x, self.g = x, feed.problem.guarded(x)
+        self.x, self.g = x, feed.first_gradient()
         self.optimizer = Optimizer(
             rule, x, feasible_set=place, max_norm=settings.max_norm, max_value=settings.max_value
         )
@@ -359,24 +451,46 @@ class _Training:
         self.epoch = self.batch = self.stale = 0
         self.best_fun = self.figure = math.inf
         self.rate = math.nan
-        start = int(settings.average_from * epochs * feed.count) + 1
-        empty = np.zeros(0, x.dtype)
-        #: What a checkpoint holds besides the optimizer and the numbers of the header.
-        self.kept: dict[str, NDArray[Any]] = {
-            "losses": np.full(feed.count, math.nan),
-            "best": x.copy(),
-            "began": x.copy() if feed.count == 1 else empty,
-            "fading": x.copy() if settings.iterate == "ema" else empty,
-            "mean": np.zeros_like(x) if settings.iterate == "average" else empty,
-            "start": np.array(start),
-            "history": np.zeros((0, 3)),
-        }
+        self._allocate()
         self.callback, self.step_callback = (
             None if call is None else _Callback(call) for call in (callback, settings.step_callback)
         )
         self.bar: Any = None
         self.status, self.message = loop.RUNNING, "The run was interrupted."
         self.began = time.perf_counter()
+
+    def _allocate(self) -> None:
+        """Make room for what is kept of the points."""
+        feed, settings, x = self.feed, self.settings, self.x
+        start = int(settings.average_from * self.epochs * feed.count) + 1
+        empty = np.zeros(0, self.g.dtype)
+        #: What a checkpoint holds besides the optimizer and the numbers of the header.
+        self.kept: dict[str, Any] = {
+            "losses": np.full(feed.count, math.nan),
+            "best": self._vector(x),
+            "began": self._vector(x) if feed.count == 1 else empty,
+            "fading": self._vector(x) if settings.iterate == "ema" else empty,
+            "mean": self._vector() if settings.iterate == "average" else empty,
+            "start": np.array(start),
+            "history": np.zeros((0, 3)),
+        }
+
+    # ---- vectors
+
+    def _vector(self, x: Any = None) -> Any:
+        """A new vector of the run: a copy, or zeros."""
+        return np.zeros_like(self.x) if x is None else x.copy()
+
+    def _put(self, x: Any, kept: Any) -> None:
+        """Copy a vector into one of the run."""
+        kept[:] = x
+
+    def _is_finite(self, x: Any) -> bool:
+        return bool(np.isfinite(x).all())
+
+    def _given(self, x: Any) -> Any:
+        """A copy of a vector, for the user."""
+        return x.copy()
 
     # ---- advancing
 
@@ -393,7 +507,7 @@ class _Training:
                 self.status, self.message = loop.CONVERGED, _DONE
             self._save()
             result = self.result()
-            if np.isfinite(result.x).all():
+            if self.optimizer.projection is not None and np.isfinite(result.x).all():
                 self.optimizer.report(result.x)
         except BaseException as error:
             with contextlib.suppress(Exception):  # nothing may hide the user's own exception
@@ -409,7 +523,7 @@ class _Training:
     def _run_epoch(self) -> None:
         self.feed.begin(self.epoch)
         if self.batch == 0 and self.feed.count == 1:
-            self.kept["began"][:] = self.x
+            self._put(self.x, self.kept["began"])
         steps = 1
         while self.status == loop.RUNNING and self.batch < self.feed.count:
             started = time.perf_counter()
@@ -436,12 +550,12 @@ class _Training:
 
     def _most(self, steps: int) -> int:
         """How many steps may be taken before the next look."""
-        slow = self.settings.maxtime < math.inf and self.feed.problem.native is None
-        if self.step_callback is not None or slow:
+        if self.step_callback is not None:
             return 1
+        timed = self.settings.maxtime < math.inf
         every = self.settings.checkpoint_every
         due = every - self.nit % every if every else steps
-        return min(steps, self.feed.count - self.batch, due)
+        return min(steps, self.feed.count - self.batch, due, self.feed.most_steps(timed))
 
     def _advance(self, count: int) -> int:
         """Take so many steps, fewer if a loss is not finite; return how many were taken."""
@@ -458,7 +572,7 @@ class _Training:
             raise
         finally:
             self.feed.after()
-        self.feed.problem.check(self.g)
+        self.feed.check(self.g)
         self.batch += taken
         self.rate = float(rates[max(taken, 1) - 1])
         if taken < count:
@@ -481,15 +595,15 @@ class _Training:
         sizes[-1] = self.feed.rows - self.feed.size * (self.feed.count - 1)
         loss = float(self.kept["losses"] @ sizes / self.feed.rows)
         point, validated = self._point(), math.nan
-        if self.examiner is not None and np.isfinite(point).all():
+        if self.examiner is not None and self._is_finite(point):
             validated = self.examiner(point)
         elif self.feed.count == 1 and self.settings.iterate in ("best", "last"):
             point = self.kept["began"]
         self.figure = loss if self.examiner is None else validated
         self.stale += 1
-        if self.figure < self.best_fun and np.isfinite(point).all():
+        if self.figure < self.best_fun and self._is_finite(point):
             self.best_fun, self.stale = self.figure, 0
-            self.kept["best"][:] = point
+            self._put(point, self.kept["best"])
         row = [[loss, validated, self.rate]]
         self.kept["history"] = np.concatenate([self.kept["history"], row])
         self.epoch, self.batch = self.epoch + 1, 0
@@ -499,7 +613,7 @@ class _Training:
     def _judge(self) -> None:
         """Say how the run stands after an epoch."""
         wrong = None
-        if not np.isfinite(self._point()).all():
+        if not self._is_finite(self._point()):
             wrong = "x is not finite"
         elif self.examiner is not None and not math.isfinite(self.figure):
             wrong = f"the validation loss is {self.figure}"
@@ -511,7 +625,7 @@ class _Training:
         elif self.settings.patience is not None and self.stale >= self.settings.patience:
             self.status, self.message = loop.CONVERGED, _PATIENCE
 
-    def _point(self) -> NDArray[Any]:
+    def _point(self) -> Any:
         """The point that the run stands for: x, its average, or a Lookahead's slow weights."""
         if self.settings.iterate == "ema":
             return self.kept["fading"]
@@ -522,6 +636,11 @@ class _Training:
         return self.x
 
     @property
+    def _gradient(self) -> Any:
+        """The gradient of the last batch."""
+        return self.g
+
+    @property
     def nit(self) -> int:
         """Number of steps."""
         return self.optimizer.t
@@ -530,15 +649,19 @@ class _Training:
 
     def _call(self, callback: "_Callback", seen: Callable[[], OptimizeResult]) -> None:
         try:
-            callback(self.x, seen)
+            callback(self._here, seen)
         except StopIteration:
             self.status, self.message = STOPPED, _STOP
 
+    def _here(self) -> Any:
+        """A copy of x."""
+        return self._given(self.x)
+
     def _step_seen(self) -> OptimizeResult:
         return OptimizeResult(
-            x=self.x.copy(),
+            x=self._here(),
             fun=float(self.kept["losses"][self.batch - 1]),
-            jac=self.g.copy(),
+            jac=self._given(self._gradient),
             learning_rate=self.rate,
             epoch=self.epoch,
             nit=self.nit,
@@ -547,7 +670,7 @@ class _Training:
     def _epoch_seen(self) -> OptimizeResult:
         loss, validated, rate = map(float, self.kept["history"][-1])
         return OptimizeResult(
-            x=self.x.copy(),
+            x=self._here(),
             fun=loss,
             validation=validated,
             learning_rate=rate,
@@ -575,9 +698,9 @@ class _Training:
             x, fun = self.kept["best"], self.best_fun
         names = ("loss", "validation", "learning_rate")
         return OptimizeResult(
-            x=x.copy(),
+            x=self._given(x),
             fun=fun if math.isfinite(fun) else math.nan,
-            jac=self.g.copy(),
+            jac=self._given(self._gradient),
             nit=self.nit,
             nfev=self.feed.problem.nfev,
             njev=self.feed.problem.njev,
@@ -654,6 +777,48 @@ class _Training:
             self._judge()
 
 
+class _DeviceTraining(_Training):
+    """The same on a GPU: its vectors are as kernels take them."""
+
+    feed: _DeviceFeed
+
+    def _allocate(self) -> None:
+        for name in ("checkpoint", "resume"):
+            if getattr(self.settings, name):
+                raise ValueError(f"{name} is not yet available where x0 is on a GPU")
+        self._launcher = self.feed.launcher
+        self.x = self._launcher.card.x
+        super()._allocate()
+
+    def _vector(self, x: Any = None) -> Any:
+        return self._launcher.vector(x)
+
+    def _put(self, x: Any, kept: Any) -> None:
+        self._launcher.put(x, kept)
+
+    def _is_finite(self, x: Any) -> bool:
+        return self._launcher.largest(x) < math.inf
+
+    def _given(self, x: Any) -> Any:
+        return self._launcher.copy(x, self.optimizer.x)
+
+    @property
+    def _gradient(self) -> Any:
+        latest = self.feed.problem.gradient
+        return self.g if latest is None else latest
+
+    @property
+    def nit(self) -> int:
+        # What was queued after a batch that ended the run does not count.
+        taken = self.epoch * self.feed.count + self.batch
+        return taken if self.status == loop.NONFINITE else super().nit
+
+    def result(self) -> OptimizeResult:
+        if self.status == loop.RUNNING and not self._is_finite(self._point()):
+            self.status = loop.NONFINITE  # an exception came before the look
+        return super().result()
+
+
 # Where a run stands, in the header of its file.
 _PLACE = ("epoch", "batch", "stale", "best_fun", "figure", "rate")
 
@@ -664,11 +829,11 @@ class _Callback:
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call, self._by_keyword = call, takes_result(call)
 
-    def __call__(self, x: NDArray[Any], seen: Callable[[], OptimizeResult]) -> None:
+    def __call__(self, here: Callable[[], Any], seen: Callable[[], OptimizeResult]) -> None:
         if self._by_keyword:
             self._call(intermediate_result=seen())
         else:
-            self._call(x.copy())
+            self._call(here())
 
 
 def _print_summary(result: OptimizeResult) -> None:

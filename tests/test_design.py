@@ -18,7 +18,7 @@ FLOORS = {
     "kernels": 1, "checkpoint": 1, "checks": 1,
     "native": 2, "tuning": 2, "options": 2, "batches": 2, "cuda": 2,
     "projections": 3, "loop": 3, "epochs": 3, "sets": 4, "device_rows": 4,
-    "optimizer": 5, "problem": 5, "device": 6,
+    "optimizer": 5, "problem": 5, "device": 6, "device_batches": 7,
     "minimize": 7, "many": 8, "stochastic": 8, "plotting": 9, "__init__": 10,
     "online.losses": 5, "online.game": 6, "online.environments": 6, "online.comparators": 6,
     "online.regret": 7, "online.play": 8, "online.bounds": 9, "online.ensemble": 9,

@@ -1,0 +1,232 @@
+"""Mini-batches on an NVIDIA GPU: their rows are gathered there, and losses looked at together.
+
+An epoch's row numbers, drawn on the host as for a CPU, are copied to the card; a kernel gathers the
+rows of a batch into memory that fun gets as arrays of the user's library. As in `device`, steps are
+queued, here those of `numbelief.epochs`, and the losses of at most `device.LOOK_EVERY` of them come
+to the host at once, each with the largest coordinate of its gradient.
+"""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numba import types as nb
+from numpy.typing import NDArray
+
+from numbelief import cuda as gpu
+from numbelief import device, epochs, kernels
+from numbelief.batches import common_length, parts_of
+from numbelief.device import _top_of
+
+# ---- templates ---------------------------------------------------------------------------------
+# Bound by `device.lifted`: numba.cuda, and what is done at a word.
+cuda: Any
+at: Any
+
+
+def _each_word(order, first, count, length, shift, arguments):
+    """Do something at each word of the rows in some places of the order.
+
+    A row has ``length`` words, which ``2 ** shift`` neighbouring threads share.
+    """
+    # Nothing is divided, as a range with a step would: it takes a GPU a hundred instructions.
+    width = 1 << shift
+    k = cuda.grid(1) >> shift
+    while k < count:
+        row = order[first + k]
+        word = cuda.grid(1) & (width - 1)
+        while word < length:
+            at(k, row * length + word, k * length + word, *arguments)
+            word += width
+        k += cuda.gridsize(1) >> shift
+
+
+def _gather_at(k, i, j, source, target):
+    target[j] = source[i]
+
+
+def _mark_at(k, i, j, source, exponent, marks):
+    # Infinities and NaN are the numbers whose exponents have all bits set.
+    if source[i] & exponent == exponent:
+        marks[k] = 1
+
+
+def _note(value, place, tops, figures, now):
+    """Note a batch's loss, and the largest coordinate of its gradient."""
+    shared = cuda.shared.array(0, nb.float64)  # as large as the launch says
+    top = _top_of(tops, shared)
+    fun = value
+    if place is not None:
+        fun = np.float64(place[0])
+    if cuda.grid(1) == 0:
+        figures[now], figures[now + 1] = fun, top
+
+
+def _follow_at(i, x, mean, share):
+    mean[i] += share * (x[i] - mean[i])
+
+
+# ---- batches -----------------------------------------------------------------------------------
+
+
+class DeviceBatches:
+    """Data on a GPU, and the memory there into which the rows of a batch are gathered.
+
+    Parameters
+    ----------
+    data : tuple of device array
+        C-contiguous arrays of numbers, of one leading length. An array alone stands for a tuple of
+        one.
+    card : numbelief.cuda.Card
+        The GPU.
+    name : str
+        The argument's name, for messages.
+
+    Attributes
+    ----------
+    rows : int
+        The leading length.
+    launcher : numbelief.device.Launcher
+        What launches on the card.
+    """
+
+    def __init__(self, data: Any, card: gpu.Card, name: str = "data") -> None:
+        self.launcher, self._name = device.Launcher(card), name
+        self._parts = parts_of(data, name)
+        self._views = [_as_rows(part, f"{name}[{i}]") for i, part in enumerate(self._parts)]
+        self.rows = common_length([view.shape[0] for view in self._views], name)
+        self._order: Any = None
+        self._size, self._count = self.rows, 0
+        self._batches: dict[int, tuple[Any, ...]] = {}
+        self._moves: list[tuple[int, Any, Any]] = []
+
+    def whole(self) -> tuple[Any, ...]:
+        """All rows, in their order."""
+        return self._parts
+
+    def begin(self, size: int | None) -> None:
+        """Get ready for batches of so many rows, or for one that is always all of them (None)."""
+        if size is None:
+            return
+        self._size = size
+        buffers = []
+        for i, (part, view) in enumerate(zip(self._parts, self._views, strict=True)):
+            buffer = device.duplicate(part[:size], f"{self._name}[{i}]")
+            length = prod(view.shape[1:]) * view.dtype.itemsize
+            if length:
+                source, target = self.launcher.card.words(length, part, buffer)
+                self._moves.append((length // source.dtype.itemsize, source, target))
+            buffers.append(buffer)
+        self._batches[size] = tuple(buffers)
+
+    def draw(self, rows: NDArray[np.int64]) -> None:
+        """Let the epoch that begins have these rows, as many as the one before."""
+        self._count = len(rows)
+        if not self._batches:
+            return
+        if self._order is None:
+            self._order = self.launcher.card.array(rows)
+        else:
+            self.launcher.card.assign(self._order, rows)
+
+    def take(self, k: int) -> tuple[Any, ...]:
+        """Batch k of the epoch, in memory that the next call uses."""
+        if not self._batches:
+            return self._parts
+        lo = k * self._size
+        count = min(self._size, self._count - lo)
+        for length, source, target in self._moves:
+            self._each_word(_gather_at, self._order, lo, count, length, source, target)
+        if count not in self._batches:  # the last one
+            whole = self._batches[self._size]
+            self._batches[count] = tuple(buffer[:count] for buffer in whole)
+        return self._batches[count]
+
+    def not_finite(self, rows: NDArray[np.int64]) -> list[str]:
+        """Which of these rows hold a number that is not finite, by part.
+
+        A byte for each of them comes to the host.
+        """
+        found: list[str] = []
+        order = self.launcher.card.array(rows)
+        for i, (part, view) in enumerate(zip(self._parts, self._views, strict=True)):
+            real = np.finfo(view.dtype).dtype if view.dtype.kind in "fc" else None
+            length = prod(view.shape[1:])
+            if real is None or not length:
+                continue
+            length *= view.dtype.itemsize // real.itemsize
+            (words,) = self.launcher.card.words(real.itemsize, part)
+            exponent = np.array(np.inf, real).view(words.dtype)[()]
+            marks = self.launcher.card.array(np.zeros(len(rows), np.uint8))
+            self._each_word(_mark_at, order, 0, len(rows), length, words, exponent, marks)
+            wrong = rows[self.launcher.card.host(marks) != 0]
+            found += [f"row {row} of {self._name}[{i}]" for row in wrong]
+        return found
+
+    def _each_word(
+        self, at: Any, order: Any, first: int, count: int, length: int, *arguments: Any
+    ) -> None:
+        shift = min(length - 1, gpu.THREADS - 1).bit_length()
+        self.launcher.spread(
+            count << shift, _each_word, at, order, first, count, length, shift, arguments
+        )
+
+
+def _as_rows(part: Any, name: str) -> Any:
+    """A part of the data as kernels take it."""
+    if not gpu.is_device_array(part):
+        raise TypeError(
+            f"{name} must be on the GPU, as x0 is, got {type(part).__name__}: pass "
+            f"cupy.asarray({name}), or an array of x0's library there"
+        )
+    view = gpu.view(part, name)
+    if not view.shape:
+        raise ValueError(f"{name} must have rows, got a scalar")
+    return view
+
+
+# ---- the loop ----------------------------------------------------------------------------------
+
+
+def bind_epoch(optimizer: Any, problem: device.DeviceProblem, batches: DeviceBatches) -> Any:
+    """`epochs.epoch`, with steps that are queued, and then one look at all their losses.
+
+    At most `device.LOOK_EVERY` steps. What was queued after a loss or gradient that is not finite
+    has moved x, but does not count.
+    """
+    launcher, card = batches.launcher, batches.launcher.card
+    tops = card.array(np.zeros(launcher.parts))
+    figures = card.array(np.zeros(2 * device.LOOK_EVERY))
+    x = card.x
+
+    def evaluate(k, x, g):
+        problem.args = batches.take(k)
+        return problem.evaluate()
+
+    def step(x, g, state, clock, numbers, rate):
+        optimizer._stepper.step(problem.gradient, clock, numbers, float(rate))
+
+    def note(k, fun, g, losses):
+        launcher.reduce(device._measure_largest, problem.gradient, tops)
+        launcher.conclude(_note, *fun, tops, figures, 2 * (k % device.LOOK_EVERY))
+        return True
+
+    def average(_, clock, fading, decay, mean, start):
+        t = optimizer.t
+        if fading.size:
+            launcher.each(_follow_at, x, fading, x.dtype.type(1 - decay))
+        if mean.size and t >= start:
+            launcher.each(_follow_at, x, mean, x.dtype.type(1 / (t - start + 1)))
+
+    names = {"evaluate": evaluate, "note": note, "step": step, "average": average}
+    queue = kernels.lift(epochs.epoch, "on_card", borrow=lambda arrays: arrays, **names)
+
+    def run(first, rates, x, g, state, clock, numbers, options, losses, *rest):
+        queue(first, rates, x, g, state, clock, numbers, options, losses, *rest)
+        taken = np.arange(first, first + rates.size)
+        rows = card.host(figures).reshape(-1, 2)[taken % device.LOOK_EVERY]
+        losses[taken] = rows[:, 0]
+        wrong = ~np.isfinite(rows).all(axis=1)
+        return int(np.argmax(wrong)) if wrong.any() else rates.size
+
+    return run

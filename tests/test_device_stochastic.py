@@ -1,0 +1,420 @@
+"""minimize_stochastic on a GPU, or in Numba's simulator of one: against the same on the CPU."""
+
+import gc
+import sys
+import weakref
+
+import numba
+import numpy as np
+import pytest
+from scipy.optimize import OptimizeWarning
+from test_cuda import CAPABILITIES, count, gpu, host, needs_compiler, needs_gpu, quiet
+
+from numbelief import (
+    LAMB,
+    SGD,
+    AdaBelief,
+    Adam,
+    Lookahead,
+    cuda,
+    device,
+    device_batches,
+    minimize_stochastic,
+    schedules,
+)
+from numbelief.batches import Order
+from numbelief.sets import Ball
+
+RANDOM = np.random.default_rng(7)
+A = RANDOM.standard_normal((13, 3))
+B = A @ [1.0, -2.0, 3.0] + 0.1 * RANDOM.standard_normal(13)
+
+
+def value(x, A, b):
+    residual = A @ x - b
+    return float(residual @ residual / (2 * len(b)))
+
+
+def slope(x, A, b):
+    return (A.T @ (A @ x - b) / len(b)).astype(x.dtype)
+
+
+def on_card(function):
+    """What a function of NumPy arrays is for those on the card."""
+
+    def wrapped(*args):
+        result = function(*map(host, args))
+        return gpu.to_device(result) if isinstance(result, np.ndarray) else result
+
+    return wrapped
+
+
+def number_on_card(*args):
+    return gpu.to_device(np.array(value(*map(host, args))))
+
+
+def together(*args):
+    return number_on_card(*args), on_card(slope)(*args)
+
+
+def inplace(x, grad, *batch):
+    grad.copy_to_device(slope(*map(host, (x, *batch))))
+    return value(*map(host, (x, *batch)))
+
+
+FORMS = {
+    "callable": (on_card(value), on_card(slope)),
+    "numbers on the card": (number_on_card, on_card(slope)),
+    "together": (together, True),
+    "inplace": (inplace, "inplace"),
+}
+RULES = {
+    "SGD": SGD(0.1),
+    "AdaBelief": AdaBelief(schedules.inverse_sqrt(0.3)),
+    "Lookahead": Lookahead(Adam(0.1, weight_decay=0.01), 3),
+    "LAMB": LAMB(0.05, segments=(0, 1)),
+}
+
+
+def train(form="callable", data=(A, B), dtype=np.float64, **given):
+    """A run on the card."""
+    fun, jac = FORMS[form] if isinstance(form, str) else form
+    x0, parts = gpu.to_device(np.ones(3, dtype)), tuple(map(gpu.to_device, data))
+    if isinstance(given.get("validation"), tuple):
+        given["validation"] = tuple(map(gpu.to_device, given["validation"]))
+    given = {"batch_size": 5, "epochs": 2, "method": SGD(0.1), "seed": 5, **given}
+    result = minimize_stochastic(fun, x0, parts, jac=jac, **given)
+    np.testing.assert_array_equal(host(x0), np.ones(3))
+    for part, before in zip(parts, data, strict=True):
+        np.testing.assert_array_equal(host(part), before)
+    assert cuda.is_device_array(result.x) and cuda.is_device_array(result.jac)
+    return result
+
+
+def compare(form="callable", dtype=np.float64, **given):
+    """Train on both; return the result of the card."""
+    data = A.astype(dtype), B.astype(dtype)
+    ours = train(form, data, dtype, **given)
+    given = {"batch_size": 5, "epochs": 2, "method": SGD(0.1), "seed": 5, **given}
+    if callable(given.get("validation")):
+        given["validation"] = lambda x: value(x, A, B)
+    theirs = minimize_stochastic(value, np.ones(3, dtype), data, jac=slope, **given)
+    allowed = 64 * np.finfo(dtype).eps
+    near = {"rtol": allowed, "atol": allowed}
+    for name in ("x", "jac"):
+        assert ours[name].dtype == dtype
+        np.testing.assert_allclose(host(ours[name]), theirs[name], **near)
+    np.testing.assert_allclose(ours.fun, theirs.fun, **near)
+    for name, figures in theirs.history.items():
+        np.testing.assert_allclose(ours.history[name], figures, **near)
+    for name in ("nit", "nfev", "njev", "epochs", "success", "status", "message"):
+        assert ours[name] == theirs[name]
+    return ours
+
+
+# ---- runs
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize("number", range(8))
+def test_like_the_cpu(number):
+    """Each rule with two forms of gradient, with either dtype, and with bounds or without."""
+    name, form = list(RULES)[number % 4], list(FORMS)[(number + number // 4) % 4]
+    dtype = np.float64 if name in ("AdaBelief", "LAMB") else np.float32
+    bounds = [(-1.5, 1.1), (-3, 1), (0, 1.2)] if name in ("SGD", "LAMB") else None
+    result = compare(form, dtype, method=RULES[name], bounds=bounds)
+    assert result.nit == 6
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"drop_last": True},
+        {"shuffle": False},
+        {"replacement": True},
+        {"weights": np.arange(13.0)},
+        {"batch_size": None},
+        {"batch_size": 13, "replacement": True},
+        {"options": {"max_norm": 1.0, "max_value": 0.5}},
+    ],
+    ids=lambda given: ",".join(map(str, given)),
+)
+def test_batches(given):
+    compare(**given)
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ({"method": RULES["Lookahead"]}, {"iterate": "last"}),
+        ({"batch_size": None}, {"iterate": "last"}),
+        ({"validation": (A[:4], B[:4])}, {"iterate": "ema", "ema_decay": 0.5}),
+        ({}, {"iterate": "average", "average_from": 0.2}),
+        ({"validation": True, "method": RULES["Lookahead"]}, {}),
+        ({"validation": (A[:4], B[:4])}, {"maxtime": 1e6}),
+    ],
+    ids=["last", "whole", "ema", "average", "function", "data"],
+)
+def test_points_to_return(given, options):
+    if given.get("validation") is True:
+        given = given | {"validation": lambda x: number_on_card(x, *map(gpu.to_device, (A, B)))}
+    compare("together", options=options, **given)
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize("options", [{"patience": 2}, {"target": 2.0}], ids=["patience", "target"])
+def test_the_end_of_a_run(options):
+    rule = SGD(schedules.per_epoch(lambda epoch: 0.3 if epoch < 2 else 2.5, 3))
+    result = compare(epochs=6, method=rule, options=options)
+    assert result.epochs < 6
+
+
+@quiet
+@needs_gpu
+def test_a_batch_holds_the_rows_of_the_order():
+    """Of any type and shape, also where the words of a row must be shorter than its neighbours."""
+    kinds = [("f2", ()), ("i1", (5,)), ("?", (2, 3)), ("c16", (2,)), ("u2", (6,)), ("f4", (0,))]
+    data = [RANDOM.integers(0, 2, (13, *shape)).astype(kind) for kind, shape in kinds]
+    data.append(RANDOM.standard_normal((13, 11)))  # longer than a block of the simulator
+    seen = []
+
+    def fun(x, *batch):
+        seen.append([host(part) for part in batch])
+        return 1.0, gpu.to_device(np.ones(3))
+
+    train((fun, True), data)
+    order = Order(13, 5, True, False, None)
+    rows = [order.of(epoch)[lo : lo + 5] for epoch in range(2) for lo in (0, 5, 10)]
+    assert len(seen) == len(rows)
+    for batch, chosen in zip(seen, rows, strict=True):
+        for part, whole in zip(batch, data, strict=True):
+            assert part.dtype == whole.dtype
+            np.testing.assert_array_equal(part, whole[chosen])
+
+
+@quiet
+@needs_gpu
+def test_losses_cross_over_once_an_interval(monkeypatch):
+    monkeypatch.setattr(sys.modules["numbelief.stochastic"], "LOOK_EVERY_S", 1e9)
+    monkeypatch.setattr(device, "LOOK_EVERY", 4)
+    crossed = []
+    monkeypatch.setattr(cuda.Card, "host", lambda self, a: crossed.append(a.shape) or host(a))
+    result = train("numbers on the card", batch_size=1, epochs=1)
+    assert result.nit == 13
+    # Is x0 finite; the first step alone, then four at a time; is the point after the epoch finite,
+    # where it is compared, and where the run is judged.
+    assert len(crossed) == 1 + 1 + 3 + 2
+    assert all(np.prod(shape) <= 2 * 4 for shape in crossed)
+
+
+@quiet
+@needs_gpu
+def test_callbacks():
+    steps, seen, points = [], [], []
+
+    def after_step(intermediate_result):
+        assert host(intermediate_result.jac).shape == (3,)
+        steps.append((intermediate_result.nit, intermediate_result.fun))
+
+    def after_epoch(intermediate_result):
+        seen.append(intermediate_result)
+        if len(seen) == 2:
+            raise StopIteration
+
+    result = train(epochs=4, callback=after_epoch, options={"step_callback": after_step})
+    assert (result.status, result.epochs, result.nit) == (99, 2, 6)
+    assert [nit for nit, _ in steps] == [1, 2, 3, 4, 5, 6]
+    losses = np.array([loss for _, loss in steps]).reshape(2, 3)
+    np.testing.assert_allclose(losses @ [5, 5, 3] / 13, result.history.loss)
+    assert [each.fun for each in seen] == list(result.history.loss)
+    train(callback=points.append)
+    for each, point in zip(seen, points, strict=True):
+        np.testing.assert_array_equal(host(each.x), host(point))
+
+
+@quiet
+@needs_gpu
+def test_data_are_freed_without_the_garbage_collector():
+    parts = tuple(map(gpu.to_device, (A, B)))
+    kept = weakref.ref(parts[0])
+    fun, jac = FORMS["together"]
+    gc.collect()
+    gc.disable()
+    try:
+        minimize_stochastic(fun, gpu.to_device(np.ones(3)), parts, jac=jac, batch_size=5, epochs=1)
+        del parts
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
+# ---- what is not finite
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize("size", [5, None])
+@pytest.mark.parametrize("part", [0, 1])
+def test_rows_that_are_not_finite_are_named(part, size, monkeypatch):
+    monkeypatch.setattr(sys.modules["numbelief.stochastic"], "LOOK_EVERY_S", 1e9)
+    data = [A.astype(np.float32), B.astype(np.complex64).astype(np.float16), np.arange(13)]
+    row = 7
+    data[part][row] = np.inf if part else np.nan
+
+    def fun(x, A, b, rows):
+        return value(x, A, b)
+
+    def jac(x, A, b, rows):
+        return slope(x, A, b)
+
+    result = train((on_card(fun), on_card(jac)), data, batch_size=size, shuffle=False)
+    batch = row // (size or 13)
+    assert (result.status, result.success, result.nit, result.epochs) == (3, False, batch, 0)
+    assert f"In batch {batch} of epoch 0, the loss is" in result.message
+    assert result.message.endswith(f": row {row} of data[{part}] is not finite.")
+    np.testing.assert_array_equal(host(result.x), np.ones(3))
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize("iterate", ["last", "ema"])
+def test_a_gradient_that_is_not_finite(iterate, monkeypatch):
+    monkeypatch.setattr(sys.modules["numbelief.stochastic"], "LOOK_EVERY_S", 1e9)
+    calls = []
+
+    def turn(*args):
+        calls.append(args)
+        return slope(*args) * (np.nan if len(calls) == 5 else 1)
+
+    result = train((on_card(value), on_card(turn)), options={"iterate": iterate})
+    assert (result.status, result.nit, result.epochs) == (3, 4, 1)
+    assert result.message.endswith(
+        "In batch 1 of epoch 1, the gradient is not finite; its data are finite."
+    )
+    calls.clear()
+    first = train((on_card(value), on_card(turn)), epochs=1, options={"iterate": iterate})
+    np.testing.assert_array_equal(host(result.x), host(first.x))
+    assert result.fun == first.fun
+
+
+@quiet
+@needs_gpu
+def test_an_exception_carries_the_best_point(monkeypatch):
+    monkeypatch.setattr(sys.modules["numbelief.stochastic"], "LOOK_EVERY_S", 1e9)
+    calls = []
+
+    def fail(*args):
+        calls.append(args)
+        if len(calls) == 6:
+            raise ZeroDivisionError
+        return value(*args) * (np.nan if len(calls) == 5 else 1)
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        train((on_card(fail), on_card(slope)))
+    so_far = caught.value.intermediate_result
+    np.testing.assert_array_equal(host(so_far.x), host(train(epochs=1).x))
+    assert (so_far.success, so_far.epochs) == (False, 1)
+
+
+@quiet
+@needs_gpu
+def test_nothing_to_do():
+    for given in ({"epochs": 0}, {"options": {"maxtime": 0}}):
+        result = train(**given)
+        np.testing.assert_array_equal(host(result.x), np.ones(3))
+        assert (result.nit, result.status) == (0, 0 if "epochs" in given else 1)
+
+
+@quiet
+@needs_gpu
+def test_x0_outside_the_bounds_is_moved():
+    with pytest.warns(OptimizeWarning, match="Initial guess is not within the specified bounds"):
+        result = train(epochs=0, bounds=[(-1, 0.5)] * 3)
+    np.testing.assert_array_equal(host(result.x), np.full(3, 0.5))
+
+
+# ---- refusals
+
+
+def card(*arrays):
+    return tuple(map(gpu.to_device, arrays))
+
+
+@needs_gpu
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"jac": None}, ValueError, "jac must be a callable, True or 'inplace' where x0"),
+        ({"fun": numba.njit(value)}, TypeError, "fun must be a Python function of device arrays"),
+        ({"options": {"compiled": True}}, TypeError, "a loop in machine code is not possible"),
+        ({"options": {"checkpoint": "run"}}, ValueError, "checkpoint is not yet available"),
+        ({"options": {"resume": "run"}}, ValueError, "resume is not yet available where x0 is on"),
+        ({"feasible_set": Ball()}, ValueError, "feasible_set must be a Box on a GPU"),
+        ({"data": ()}, ValueError, "data must hold at least one array"),
+        ({"data": lambda: (*card(A), B)}, TypeError, r"data\[1\] must be on the GPU, as x0 is, "
+         r"got ndarray: pass cupy\.asarray\(data\[1\]\)"),
+        ({"data": lambda: card(A, B[1:])}, ValueError, r"one leading length, got \[13, 12\]"),
+        ({"data": lambda: card(A[:0], B[:0])}, ValueError, "data must not be empty"),
+        ({"data": lambda: (card(A)[0][:, :2], *card(B))}, ValueError, r"data\[0\] must be C-cont"),
+        ({"data": lambda: card(A, np.array(1.0))}, ValueError, r"data\[1\] must have rows"),
+        ({"validation": (A, B)}, TypeError, r"validation\[0\] must be on the GPU, as x0 is"),
+        ({"validation": lambda x: "low"}, TypeError, "validation must return a real number"),
+        ({"validation": lambda x: x}, ValueError, r"validation must return a scalar, got shape"),
+        ({"jac": slope}, TypeError, "grad must be on the GPU, as x is, got"),
+        ({"fun": lambda x, *batch: x}, ValueError, r"fun must return a scalar, got shape \(3,\)"),
+    ],
+)  # fmt: skip
+def test_bad_arguments(given, error, message):
+    given = {"fun": on_card(value), "jac": on_card(slope), "batch_size": 5, "epochs": 1} | given
+    if given["jac"] is slope:
+        given["jac"] = lambda *args: slope(*map(host, args))
+    data = given.pop("data", lambda: card(A, B))
+    data = data() if callable(data) else data
+    with pytest.raises(error, match=message):
+        minimize_stochastic(x0=gpu.to_device(np.zeros(3)), data=data, **given)
+
+
+# ---- PTX
+
+F, I, T = np.ones(2, np.float32), np.ones(2, np.int64), np.ones(2)  # noqa: E741
+WORDS = [np.ones(2, f"u{size}") for size in (1, 2, 4, 8)]
+MARKS = np.ones(2, np.uint8)
+
+
+@needs_compiler
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_ptx(capability, monkeypatch):
+    from numba import cuda as numba_cuda
+
+    found = type("Device", (), {"compute_capability": capability})
+    monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: found)
+
+    def compiled(template, at, *arguments):
+        text, _ = numba_cuda.compile(
+            device.lifted(template, at), numba.void(*map(cuda.kind_of, arguments)),
+            abi="numba", device=False, output="ptx", cc=capability,
+        )  # fmt: skip
+        text = text[text.index(".entry") :]
+        assert ".local" not in text
+        assert not count(r"\bcall", text)
+        return text
+
+    place = (I, 0, 1, 1, 0)
+    for words in WORDS[capability[0] % 2 :: 2]:  # in turns
+        text = compiled(device_batches._each_word, device_batches._gather_at, *place, (words,) * 2)
+        marking = (words, words[0], MARKS)
+        compiled(device_batches._each_word, device_batches._mark_at, *place, marking)
+        # Rows, words and where they lie are counted in 64 bits, and nothing is divided.
+        assert count(r"setp\.\w+\.s64", text)
+        assert not count(r"setp\.[lg][et]\.[su]32", text)
+        assert not count(r"\b(div|rem)\.", text)
+        assert f".u{8 * words.itemsize}" in text or f".b{8 * words.itemsize}" in text
+    assert ".f64" not in compiled(device._each, device_batches._follow_at, (F, F, np.float32(1)))
+    for value in (None, F):
+        compiled(device_batches._note, None, 1.0, value, T, T, 0)
