@@ -176,8 +176,8 @@ def _as_rows(part: Any, name: str) -> Any:
     """A part of the data as kernels take it."""
     if not gpu.is_device_array(part):
         raise TypeError(
-            f"{name} must be on the GPU, as x0 is, got {type(part).__name__}: pass "
-            f"cupy.asarray({name}), or an array of x0's library there"
+            f"{name} must be an array on the GPU, as x0 is, got {type(part).__name__}: "
+            f"pass one such as cupy.asarray({name}), several as a tuple"
         )
     view = gpu.view(part, name)
     if not view.shape:

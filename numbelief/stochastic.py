@@ -278,10 +278,10 @@ class _Feed:
         drawn = order.replacement or order.weights is not None
         batches.begin(None if size == batches.rows and not drawn else size)
         self._objective = fun, jac, x, place, settings
-        self._bind()
+        self._pose()
 
-    def _bind(self) -> None:
-        """Make a problem of the objective."""
+    def _pose(self) -> None:
+        """Make a problem of the objective and the batches."""
         fun, jac, x, place, settings = self._objective
         batches, size = self.batches, self.size
         pieces, compiled = batches.pieces, settings.compiled
@@ -385,7 +385,7 @@ class _DeviceFeed(_Feed):
 
     problem: device.DeviceProblem  # type: ignore[assignment]
 
-    def _bind(self) -> None:
+    def _pose(self) -> None:
         fun, jac, x, _, settings = self._objective
         self._run: Any = None
         self.launcher: device.Launcher = self.batches.launcher

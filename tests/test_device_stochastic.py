@@ -357,13 +357,14 @@ def card(*arrays):
         ({"options": {"resume": "run"}}, ValueError, "resume is not yet available where x0 is on"),
         ({"feasible_set": Ball()}, ValueError, "feasible_set must be a Box on a GPU"),
         ({"data": ()}, ValueError, "data must hold at least one array"),
-        ({"data": lambda: (*card(A), B)}, TypeError, r"data\[1\] must be on the GPU, as x0 is, "
-         r"got ndarray: pass cupy\.asarray\(data\[1\]\)"),
+        ({"data": lambda: (*card(A), B)}, TypeError, r"data\[1\] must be an array on the GPU, "
+         r"as x0 is, got ndarray: pass one such as cupy\.asarray\(data\[1\]\)"),
+        ({"data": lambda: list(card(A, B))}, TypeError, "got list: pass .*, several as a tuple"),
         ({"data": lambda: card(A, B[1:])}, ValueError, r"one leading length, got \[13, 12\]"),
         ({"data": lambda: card(A[:0], B[:0])}, ValueError, "data must not be empty"),
         ({"data": lambda: (card(A)[0][:, :2], *card(B))}, ValueError, r"data\[0\] must be C-cont"),
         ({"data": lambda: card(A, np.array(1.0))}, ValueError, r"data\[1\] must have rows"),
-        ({"validation": (A, B)}, TypeError, r"validation\[0\] must be on the GPU, as x0 is"),
+        ({"validation": (A, B)}, TypeError, r"validation\[0\] must be an array on the GPU"),
         ({"validation": lambda x: "low"}, TypeError, "validation must return a real number"),
         ({"validation": lambda x: x}, ValueError, r"validation must return a scalar, got shape"),
         ({"jac": slope}, TypeError, "grad must be on the GPU, as x is, got"),
@@ -378,6 +379,22 @@ def test_bad_arguments(given, error, message):
     data = data() if callable(data) else data
     with pytest.raises(error, match=message):
         minimize_stochastic(x0=gpu.to_device(np.zeros(3)), data=data, **given)
+
+
+def test_data_that_cannot_be_written_to():
+    kind = type("Array", (), {"__module__": "jaxlib._jax"})
+    with pytest.raises(TypeError, match=r"data\[1\] on a GPU must be .* got one of jaxlib: pass "):
+        device.duplicate(kind(), "data[1]")
+
+
+@needs_gpu
+@pytest.mark.parametrize(("first", "length", "size"), [(0, 16, 8), (4, 8, 4), (0, 6, 2), (3, 8, 1)])
+def test_words_are_as_long_as_alignment_allows(first, length, size):
+    values = np.arange(49, dtype=np.int8)
+    part = gpu.to_device(values)[first : first + 40]
+    (words,) = cuda.Card(gpu.to_device(np.ones(2))).words(length, part)
+    assert words.dtype == f"u{size}"
+    np.testing.assert_array_equal(host(words).view(np.int8), values[first : first + 40])
 
 
 # ---- PTX
