@@ -10,6 +10,7 @@ bits are the same each run.
 
 import functools
 import importlib.util
+import warnings
 from math import gcd, inf, prod, sqrt
 from typing import Any, NamedTuple
 
@@ -272,6 +273,13 @@ def compile_kernel(kernel: Any, kinds: tuple[Any, ...]) -> Any:
     return load().jit(nb.void(*kinds), **options)(kernel)
 
 
+def configured(kernel: Any, blocks: int, threads: int, stream: Any = 0, shared: int = 0) -> Any:
+    """A kernel with its launch, which arguments complete."""
+    with warnings.catch_warnings():  # that so few blocks leave most of the card idle
+        warnings.simplefilter("ignore")
+        return kernel[blocks, threads, stream, shared]
+
+
 def most_blocks() -> int:
     """Thread blocks of a launch, at most."""
     multiprocessors = 1 if SIMULATED else load().get_current_device().MULTIPROCESSOR_COUNT
@@ -320,13 +328,18 @@ def _detached(value: Any) -> Any:
 def _dlpack_device(value: Any) -> tuple[int, int]:
     if not hasattr(value, "__dlpack_device__"):
         return 0, 0
-    kind, index = value.__dlpack_device__()
+    try:
+        kind, index = value.__dlpack_device__()
+    except (BufferError, ValueError):  # such as a JAX array that lies on several devices
+        return 0, 0
     return int(kind), int(index)
 
 
 def _ask(value: Any, stream: int) -> _Told:
     """What a device array tells of itself, in the CUDA array interface or through DLPack."""
     value = _detached(value)
+    if hasattr(value, "block_until_ready"):  # JAX's, whose interface names no stream to wait for
+        value.block_until_ready()
     if SIMULATED:  # its arrays are those of the host
         told = value.__array_interface__
     elif hasattr(value, "__cuda_array_interface__"):
@@ -372,13 +385,17 @@ def _current_device(name: str, value: Any, told: _Told) -> int:
     return device
 
 
+def _is_elsewhere(told: _Told, handle: int) -> bool:
+    """Whether another stream than the one of this handle makes an array."""
+    return told.interface.get("stream") not in (None, handle or 1)
+
+
 def _seen(value: Any, told: _Told, handle: int) -> Any:
     """A device array as kernels on the stream of this handle take it."""
     if SIMULATED:
         return value
-    producer = told.interface.get("stream")
-    if producer is not None and producer != (handle or 1):
-        load().external_stream(producer).synchronize()
+    if _is_elsewhere(told, handle):
+        load().external_stream(told.interface["stream"]).synchronize()
     interface = {**told.interface, "stream": None}
     return load().from_cuda_array_interface(interface, owner=None, sync=False)
 
@@ -451,6 +468,7 @@ class Card:
                 f"got {type(x).__name__}"
             )
         self._handle = 0 if stream is None else _handle_of(stream)
+        self._given = stream  # its owner, without which the handle would die
         self.stream: Any = self.cuda.external_stream(self._handle) if self._handle else 0
         self._told = told = _ask(x, self._handle)
         if told.dtype not in (np.float32, np.float64):
@@ -460,7 +478,9 @@ class Card:
         if not told.contiguous:
             raise ValueError("x must be C-contiguous, got a strided view: pass a copy")
         if told.read_only:
-            raise ValueError("x must be writable, got a read-only array")
+            raise ValueError(
+                "x must be writable, got a read-only array: of JAX's, pass cupy.from_dlpack(x)"
+            )
         self._device = _current_device("x", x, told)
         self.x = self._view(x, told)
         self._latest: tuple[int, Any] = (0, None)
@@ -510,10 +530,10 @@ class Card:
             raise ValueError(f"grad must have the shape of x, {mine.shape}, got {told.shape}")
         if not told.contiguous:
             raise ValueError("grad must be C-contiguous, got a strided view: pass a copy")
-        device = _device_of(grad, told)
-        if device != self._device:
-            raise ValueError(f"grad must be on the GPU of x, {self._device}, got {device}")
-        if told.pointer != self._latest[0] or told.interface.get("stream") is not None:
+        if told.pointer != self._latest[0] or _is_elsewhere(told, self._handle):
+            device = _current_device("grad", grad, told)
+            if device != self._device:
+                raise ValueError(f"grad must be on the GPU of x, {self._device}, got {device}")
             size = mine.shape[0] * mine.dtype.itemsize
             for name, other in (("x", self.x), *(("the optimizer's state", s) for s in state)):
                 if abs(_ask(other, self._handle).pointer - told.pointer) < size:
@@ -615,7 +635,7 @@ class Stepper:
             self._ratios = _Norm(card, edges, starts)
             self._blocks = card.array(owner)
         self._most_blocks = most_blocks()
-        self._compiled: dict[str, Any] = {}
+        self._launches: dict[str, Any] = {}
 
     def step(self, g: Any, clock: Any, numbers: Any, rate: float) -> None:
         """Queue one step along a gradient that the card has checked."""
@@ -654,12 +674,14 @@ class Stepper:
         )  # fmt: skip
 
     def _launch(self, name: str, blocks: int, *arguments: Any, shared: int = 0) -> None:
-        kernel = self._compiled.get(name)
-        if kernel is None:
+        launch = self._launches.get(name)
+        if launch is None:
             kinds = tuple(map(kind_of, arguments))
-            kernel = self._compiled[name] = _compile(name, self._rule, self._count, kinds)  # type: ignore[arg-type]
-        blocks = min(blocks, self._most_blocks)
-        kernel[blocks, THREADS, self._card.stream, shared](*arguments)
+            kernel = _compile(name, self._rule, self._count, kinds)  # type: ignore[arg-type]
+            blocks = min(blocks, self._most_blocks)
+            launch = configured(kernel, blocks, THREADS, self._card.stream, shared)
+            self._launches[name] = launch
+        launch(*arguments)
 
 
 class _Norm:

@@ -250,7 +250,7 @@ class Launcher:
         self.card, self.n = card, card.x.shape[0]
         self.parts = min(-(-self.n // gpu.THREADS), PARTS)
         self._most_blocks = gpu.most_blocks()
-        self._kernels: dict[tuple[Any, ...], Any] = {}
+        self._launches: dict[tuple[Any, ...], Any] = {}
 
     def reduce(self, template: Any, *arguments: Any) -> None:
         """Launch as many blocks as there are parts."""
@@ -274,12 +274,14 @@ class Launcher:
         self._launch(template, at, blocks, arguments)
 
     def _launch(self, template: Any, at: Any, blocks: int, arguments: tuple[Any, ...]) -> None:
-        key = (template, at, *map(_sort_of, arguments))
-        kernel = self._kernels.get(key)
-        if kernel is None:
-            kinds = tuple(map(gpu.kind_of, arguments))
-            kernel = self._kernels[key] = _compiled(template, at, kinds)
-        kernel[blocks, gpu.THREADS, self.card.stream, 8 * gpu.THREADS](*arguments)
+        key = (template, at, blocks, *map(_sort_of, arguments))
+        launch = self._launches.get(key)
+        if launch is None:
+            kernel = _compiled(template, at, tuple(map(gpu.kind_of, arguments)))
+            stream = self.card.stream
+            launch = gpu.configured(kernel, blocks, gpu.THREADS, stream, 8 * gpu.THREADS)
+            self._launches[key] = launch
+        launch(*arguments)
 
     def largest(self, x: Any) -> float:
         """The largest magnitude in a vector, or NaN if there is one."""

@@ -9,7 +9,6 @@ at the clock.
 
 import functools
 import inspect
-import warnings
 from math import nan, sqrt
 from typing import Any
 
@@ -377,9 +376,7 @@ class Rows:
         rows = tuple(isinstance(arg, native.PerRow) for arg in args)
         kind = type(rule), len(rule.state_names), rule.learning_rate is None
         self._kernel = _compile(*kind, fun, rows)  # type: ignore[arg-type]
-        with warnings.catch_warnings():  # that so few rows leave most of the card idle
-            warnings.simplefilter("ignore")
-            self._launch = self._kernel[-(-count // THREADS), THREADS]
+        self._launch = card_of.configured(self._kernel, -(-count // THREADS), THREADS)
         self.begun = False
         if not card_of.SIMULATED:
             kinds = map(self._kernel.typeof_pyval, self._args)

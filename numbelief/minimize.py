@@ -155,8 +155,9 @@ def minimize(
     `Lookahead`, whose place the line search takes. The method and its sources stand at the top of
     ``numbelief/tuning.py``.
 
-    With x0 on a GPU, everything of its size stays there, on CUDA's default stream, and x0 is
-    float32 or float64. fun and jac are Python functions that get the run's own x, an array of x0's
+    With x0 on a GPU, everything of its size stays there once the run has begun. The stream is
+    CUDA's default one, as it is for CuPy and PyTorch: fun may not work on another. x0 is float32
+    or float64. fun and jac are Python functions that get the run's own x, an array of x0's
     library, neither to be changed nor to be kept; gradients are contiguous arrays there, of x0's
     dtype; fun may return a number there, too. jac is a callable, True or "inplace". Steps at a
     given rate are queued: fun, norms and moves come to the host at most 32 steps apart (or some

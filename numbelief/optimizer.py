@@ -29,8 +29,8 @@ class Optimizer:
         The update rule and its hyperparameters. It holds no state; two optimizers may share it.
     x : ndarray or device array of shape (n,), float32 or float64
         The parameters: C-contiguous and writable. Every step changes them in place. An array on an
-        NVIDIA GPU is one that has ``__cuda_array_interface__`` or DLPack (CuPy, PyTorch, JAX,
-        Numba); the steps then happen there.
+        NVIDIA GPU is one that has ``__cuda_array_interface__`` or DLPack (CuPy, PyTorch, Numba);
+        the steps then happen there.
     feasible_set : FeasibleSet, optional
         The set that x stays in, one of `numbelief.sets`. Each step ends with the projection onto it
         in the metric :math:`1/\eta` of that step. x itself is moved into the set by the first

@@ -184,9 +184,9 @@ def minimize_stochastic(
     a number or a device array of one. A seed draws the rows that it draws for a CPU. Once an epoch
     their numbers go to the GPU, where each batch is gathered into arrays of the library that data
     are of: fun may not write to them, nor to x, and keeps neither. Everything is queued on CUDA's
-    default stream. Losses come to the host at most 32 steps apart (or some 20 ms; after each step
-    with a ``step_callback``), and only then maxtime, or a value that is not finite, ends the run.
-    What was queued after such a value counts in nfev and njev alone; to name its rows, a byte for
+    default stream, and fun may not work on another. Losses come to the host at most 32 steps
+    apart (or some 20 ms; after each step with a ``step_callback``), and only then maxtime, or a
+    value that is not finite, ends the run. What was queued after such a value counts in nfev and njev alone; to name its rows, a byte for
     each row of the batch comes to the host. x and jac are arrays of x0's library. Sets other than a
     `Box`, ``checkpoint`` and ``resume`` are refused.
 

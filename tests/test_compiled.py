@@ -114,16 +114,23 @@ def both(fun=rosen, jac="inplace", x0=X0, args=ARGS, method="adabelief", bounds=
 # ---- the same bits
 
 
-# Each kind of loop compiles for seconds: this rule gets all four kinds, the others take turns; with
+# Each kind of loop compiles for seconds: this rule gets two kinds, the others take turns; with
 # the automatic rate they share the kind that test_tuning.py compiles.
 THOROUGH = ("adabelief",)
+# One for each number of slots and the layerwise one; the others are run with -m thorough.
+QUICK = ("sgd", "rmsprop", "adabelief", "amsgrad", "lamb")
 KINDS = [
     pytest.param(
-        rule, dtype, bounded, name in THOROUGH, id=f"{name}-{dtype.__name__}-{'bounded' * bounded}"
+        rule,
+        dtype,
+        bounded,
+        name in THOROUGH,
+        id=f"{name}-{dtype.__name__}-{'bounded' * bounded}",
+        marks=() if name in QUICK else pytest.mark.thorough,
     )
     for i, (name, rule) in enumerate(KERNELS)
     for k, (dtype, bounded) in enumerate(itertools.product((np.float64, np.float32), (False, True)))
-    if name in THOROUGH or k == i % 4
+    if k == i % 4 or (name in THOROUGH and k == (i + 3) % 4)
 ]
 
 

@@ -51,7 +51,7 @@ print("ok")
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86-64 mnemonics")
-@pytest.mark.parametrize("target", ["serial", "parallel"])
+@pytest.mark.parametrize("target", ["serial", pytest.param("parallel", marks=pytest.mark.thorough)])
 def test_kernels_are_packed_and_keep_their_precision(target, tmp_path):
     process = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(SCRIPT), target],

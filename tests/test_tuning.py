@@ -112,7 +112,7 @@ def test_every_rule_solves_ordinary_problems(method, problem):
 
 def test_the_table_is_solved():
     """A part of the data profile at 4,000 gradients; of all, L-BFGS-B solves 134 of 142."""
-    some = TABLE[::4]
+    some = TABLE[::8]
     solved = 0
     for problem in some:
         first = problem.fun(problem.x0.copy(), np.empty(problem.x0.size), *problem.args)
@@ -184,7 +184,7 @@ def test_a_straight_start_from_zero():
 # ---- safety
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.integers(0, 10**6), st.sampled_from(sorted(BUILT_IN)), st.booleans())
 def test_never_worse_than_the_start_and_inside(seed, method, bounded):
     random = np.random.default_rng(seed)
