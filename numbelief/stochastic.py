@@ -186,9 +186,9 @@ def minimize_stochastic(
     are of: fun may not write to them, nor to x, and keeps neither. Everything is queued on CUDA's
     default stream, and fun may not work on another. Losses come to the host at most 32 steps
     apart (or some 20 ms; after each step with a ``step_callback``), and only then maxtime, or a
-    value that is not finite, ends the run. What was queued after such a value counts in nfev and njev alone; to name its rows, a byte for
-    each row of the batch comes to the host. x and jac are arrays of x0's library. Sets other than a
-    `Box`, ``checkpoint`` and ``resume`` are refused.
+    value that is not finite, ends the run. What was queued after such a value counts in nfev and
+    njev alone; to name its rows, a byte for each row of the batch comes to the host. x and jac are
+    arrays of x0's library. Sets other than a `Box`, ``checkpoint`` and ``resume`` are refused.
 
     Examples
     --------

@@ -507,7 +507,7 @@ def test_ptx_of_every_option(given, ptx):
 
 
 @needs_compiler
-@pytest.mark.parametrize(("dtype", "capability"), zip(DTYPES, CAPABILITIES, strict=True))
+@pytest.mark.parametrize(("dtype", "capability"), [*zip(DTYPES, CAPABILITIES, strict=True)])
 def test_ptx_of_sums(dtype, capability, ptx):
     for name in ("measure_gradient", "measure_step", "clip", "ratios"):
         text = ptx(name, LAMB(), dtype, capability)
