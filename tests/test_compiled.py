@@ -117,8 +117,8 @@ def both(fun=rosen, jac="inplace", x0=X0, args=ARGS, method="adabelief", bounds=
 # Each kind of loop compiles for seconds: this rule gets two kinds, the others take turns; with
 # the automatic rate they share the kind that test_tuning.py compiles.
 THOROUGH = ("adabelief",)
-# One for each number of slots and the layerwise one; the others are run with -m thorough.
-QUICK = ("sgd", "rmsprop", "adabelief", "amsgrad", "lamb")
+# One for each number of slots; test_many.py has the layerwise one, and -m thorough the others.
+QUICK = ("sgd", "rmsprop", "adabelief", "amsgrad")
 KINDS = [
     pytest.param(
         rule,
@@ -126,7 +126,7 @@ KINDS = [
         bounded,
         name in THOROUGH,
         id=f"{name}-{dtype.__name__}-{'bounded' * bounded}",
-        marks=() if name in QUICK else pytest.mark.thorough,
+        marks=() if name in QUICK and k == i % 4 else pytest.mark.thorough,
     )
     for i, (name, rule) in enumerate(KERNELS)
     for k, (dtype, bounded) in enumerate(itertools.product((np.float64, np.float32), (False, True)))

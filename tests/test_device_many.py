@@ -147,7 +147,11 @@ RULES = {
 
 @quiet
 @needs_gpu
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(
+    "name",
+    # Its kernel for the CPU takes long to compile, and is used nowhere else.
+    [pytest.param(n, marks=pytest.mark.thorough) if n == "auto-bounds" else n for n in RULES],
+)
 def test_rows_are_those_of_the_cpu(name):
     rule, dtype, bounds, options = RULES[name]
     X0 = STARTS if bounds is None else np.clip(STARTS, *np.transpose(bounds))

@@ -16,8 +16,7 @@ from numbelief import kernels
 
 n = 1000
 rules = [
-    AdaBelief(), AdaBelief(amsgrad=True, rectify=True), Adam(), AdaBound(), AdaMax(),
-    RMSProp(momentum=0.5), SGD(),
+    AdaBelief(), AdaBelief(amsgrad=True, rectify=True), AdaMax(), RMSProp(momentum=0.5), SGD(),
 ]
 if sys.argv[1] == "parallel":
     rules = rules[:1]
