@@ -4,9 +4,6 @@ As in `test_cuda`, Numba's simulator or a GPU runs the rows, and PTX is compiled
 """
 
 import functools
-import importlib.util
-import re
-import sys
 import time
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,6 +13,7 @@ import numpy as np
 import pytest
 from numba import types as nb
 from scipy.optimize import OptimizeWarning
+from test_cuda import count, gpu, needs_compiler, needs_gpu, quiet
 
 from numbelief import (
     LAMB,
@@ -42,16 +40,6 @@ from numbelief.tuning import _RECORD as RECORD
 
 if cuda.SIMULATED:
     device_rows.THREADS = 2  # several small blocks, of which one is not full
-    sys.setswitchinterval(1e-5)  # the simulator spins while its threads wait for the GIL
-
-try:
-    gpu = cuda.load()
-except RuntimeError:
-    gpu = None
-
-needs_gpu = pytest.mark.skipif(gpu is None, reason="no GPU: see NUMBA_ENABLE_CUDASIM")
-# In the simulator arithmetic is NumPy's, and its warnings are those of other threads.
-quiet = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
 def rosen(x, grad):
@@ -346,10 +334,6 @@ def test_segments_are_blocks_on_the_card():
 
 # ---- PTX
 
-needs_compiler = pytest.mark.skipif(
-    cuda.SIMULATED or importlib.util.find_spec("numba_cuda") is None, reason="no numba-cuda[cu13]"
-)
-
 
 class NoCard:
     """What `device_rows.Rows` asks of the GPU, with arrays of the host."""
@@ -402,10 +386,6 @@ def words(value):
     if isinstance(value, tuple):
         return sum(map(words, value))
     return 5 + 2 * value.ndim if isinstance(value, np.ndarray) else 1  # also for None
-
-
-def count(pattern, text):
-    return len(re.findall(pattern, text))
 
 
 @needs_compiler
