@@ -10,7 +10,7 @@ from typing import Any
 
 from numba import prange
 
-from numbelief import batches, kernels, native
+from numbelief import batches, kernels, native, threads
 from numbelief.batches import gather
 from numbelief.kernels import evaluate_at, window
 from numbelief.rules import Rule
@@ -89,14 +89,20 @@ def _salt() -> str:
 
 def bind(rule: Rule, evaluate: Any, *, parallel: bool, nogil: bool) -> Any:
     """The loop around an objective that Python calls, as ``evaluate(k, x, g)``."""
+
+    def compile(parallel: bool) -> dict[str, Any]:
+        return {
+            "average": _compile_part(_average, parallel),
+            "step": kernels.compile_step(rule, parallel=parallel, nogil=nogil),
+        }
+
     return kernels.lift(
         epoch,
         "in_python",
         borrow=lambda arrays: arrays,
         evaluate=evaluate,
         note=_compile_part(_note, False),
-        average=_compile_part(_average, parallel),
-        step=kernels.compile_step(rule, parallel=parallel, nogil=nogil),
+        **threads.paced(compile, parallel),
     )
 
 

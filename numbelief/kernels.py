@@ -14,7 +14,6 @@ import math
 import os
 import pathlib
 import sys
-import threading
 import types
 import uuid
 from collections import namedtuple
@@ -976,32 +975,3 @@ def _adopt(function: Any, compile: Any = register_jitable, **names: Any) -> Any:
         return adopted[value]
 
     return adopt(function)
-
-
-# ---- where parallel is safe --------------------------------------------------------------------
-
-_forked_after_threads = False
-
-
-def _after_fork() -> None:
-    global _forked_after_threads
-    try:
-        numba.threading_layer()
-    except ValueError:  # no thread was ever launched: the child may launch its own
-        return
-    _forked_after_threads = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def parallel_is_safe() -> bool:
-    """Whether a parallel kernel may run here and now.
-
-    Not in a child forked after threads were launched (GNU OpenMP kills it), and not beside other
-    Python threads under Numba's workqueue layer (concurrent calls abort the process).
-    """
-    if _forked_after_threads or numba.get_num_threads() == 1:  # this also launches the threads
-        return False
-    return numba.threading_layer() in ("omp", "tbb") or threading.active_count() == 1

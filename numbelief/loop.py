@@ -16,7 +16,7 @@ from numba import prange
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
-from numbelief import kernels, native, tuning
+from numbelief import kernels, native, threads, tuning
 from numbelief.kernels import (
     bits_of,
     copy,
@@ -400,14 +400,22 @@ def _observe_part(parallel: bool) -> Any:
 
 def bind(rule: Rule, evaluate: Any, *, parallel: bool, nogil: bool) -> Callable[..., int]:
     """The loop around an objective that Python calls."""
-    if rule.learning_rate is None:
-        template, names = search, tuning.compile_parts(rule, parallel=parallel, nogil=nogil)
-    else:
-        template = run
-        names = {"step": kernels.compile_step(rule, parallel=parallel, nogil=nogil)}
-    names["observe"] = compile_observe(parallel=parallel, nogil=nogil)
-    names["borrow"] = lambda arrays: arrays
-    return kernels.lift(template, "in_python", evaluate=evaluate, **names)
+    automatic = rule.learning_rate is None
+
+    def compile(parallel: bool) -> dict[str, Any]:
+        if automatic:
+            names = tuning.compile_parts(rule, parallel=parallel, nogil=nogil)
+        else:
+            names = {"step": kernels.compile_step(rule, parallel=parallel, nogil=nogil)}
+        return {**names, "observe": compile_observe(parallel=parallel, nogil=nogil)}
+
+    return kernels.lift(
+        search if automatic else run,
+        "in_python",
+        borrow=lambda arrays: arrays,
+        evaluate=evaluate,
+        **threads.paced(compile, parallel),
+    )
 
 
 def compile_rows(rule: Rule) -> Any:

@@ -1,6 +1,7 @@
 """minimize: SciPy's interface around the loop, and the door by which a rule is a SciPy method."""
 
 import contextlib
+import functools
 import math
 import time
 import warnings
@@ -356,13 +357,10 @@ class Run:
     def _loop(self, rates: NDArray[np.float64]) -> int:
         """Run the loop: in machine code around a compiled objective, else in Python."""
         opt, problem = self.optimizer, self.problem
-        parallel = opt.runs_parallel()
         arrays = (rates, self.x, self.g, *opt.arrays, opt.options, self.watch(), self.tuner)
         if problem.native is None:
-            large = self.x.size >= kernels.RELEASE_GIL_FROM
-            run = loop.bind(opt.inner, problem.evaluate, parallel=parallel, nogil=large)
-            return int(run(*arrays, ()))
-        run = loop.compile_run(opt.inner, parallel=parallel)
+            return int(self._in_python(*arrays, ()))
+        run = loop.compile_run(opt.inner, parallel=opt.runs_parallel())
         data, block, _alive = problem.native.block(self.x.size)
         try:
             status = int(run(*arrays, (problem.native.address, data, block)))
@@ -373,6 +371,12 @@ class Run:
             problem.nfev += int(block[native.CALLS])
             problem.njev += int(block[native.CALLS])
         return status
+
+    @functools.cached_property
+    def _in_python(self) -> Any:
+        """The loop around an objective that Python calls."""
+        opt, large = self.optimizer, self.x.size >= kernels.RELEASE_GIL_FROM
+        return loop.bind(opt.inner, self.problem.evaluate, parallel=opt.wants_parallel, nogil=large)
 
     def _observe(self) -> Any:
         large = self.x.size >= kernels.RELEASE_GIL_FROM

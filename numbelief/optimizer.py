@@ -1,12 +1,13 @@
 """Optimizer: one rule bound to one parameter array, for people who own their loop."""
 
 import warnings
+from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief import checkpoint, cuda, kernels
+from numbelief import checkpoint, cuda, kernels, threads
 from numbelief.checks import as_gradient, as_parameters, positive
 from numbelief.rules import Lookahead, Rule, without_lookahead
 from numbelief.sets import Box, FeasibleSet
@@ -45,8 +46,9 @@ class Optimizer:
         Which kernel runs. On the CPU the bits do not depend on it; "cuda" agrees to rounding.
         "auto" is "cuda" for an array on a GPU, and else parallel from
         ``numbelief.kernels.PARALLEL_FROM`` elements on (environment variable
-        ``NUMBELIEF_PARALLEL_FROM``). Where threads would be unsafe, such as in a forked child, the
-        serial kernel runs whatever the target.
+        ``NUMBELIEF_PARALLEL_FROM``), unless a few steps without threads, tried now and then, are
+        faster. Where threads would be unsafe, such as in a forked child, the serial kernel runs
+        whatever the target.
     stream : stream or int, optional
         For x on a GPU: the CUDA stream, or its handle, that the steps are queued on, without
         waiting for them. The default is CUDA's default stream.
@@ -128,10 +130,10 @@ class Optimizer:
         self._bind()
         if self._card is not None:
             return
-        self._wants_parallel = target == "parallel" or (
+        self.wants_parallel = target == "parallel" or (
             target == "auto" and n >= kernels.PARALLEL_FROM
         )
-        self._serial = self.kernel(parallel=False)
+        self._step = self._choose_step()
 
     def _bind(self) -> None:
         """Put together what a kernel takes after x and the gradient, and after the rate."""
@@ -229,9 +231,8 @@ class Optimizer:
                 self._refuse_sharing(
                     np.shares_memory(given, x), np.shares_memory(given, self._state)
                 )
-        kernel = self.kernel(parallel=True) if self.runs_parallel() else self._serial
         rate = self._rate if self._schedule is None else self.rates(1)[0]
-        refusal = kernel(x, grad, *self.arrays, rate, *self.options)
+        refusal = self._step(x, grad, *self.arrays, rate, *self.options)
         if refusal:
             self._refuse_sharing(refusal == kernels.SHARES_X, refusal == kernels.SHARES_STATE)
         if self.projection is not None:
@@ -252,13 +253,20 @@ class Optimizer:
             )
 
     def runs_parallel(self) -> bool:
-        """Whether the next step will use threads."""
-        return self._wants_parallel and kernels.parallel_is_safe()
+        """Whether a loop in machine code is to use threads."""
+        return self.wants_parallel and threads.are_safe()
 
     def kernel(self, *, parallel: bool) -> Any:
         """The compiled step; see `numbelief.kernels.compile_step`."""
         nogil = parallel or self._x.size >= kernels.RELEASE_GIL_FROM
         return kernels.compile_step(self.inner, parallel=parallel, nogil=nogil)
+
+    def _choose_step(self) -> Any:
+        """What takes a step, with threads or without."""
+        first = threads.FIRST if self._target == "auto" else inf
+        return threads.paced(
+            lambda parallel: {"step": self.kernel(parallel=parallel)}, self.wants_parallel, first
+        )["step"]
 
     def rates(self, count: int) -> NDArray[np.float64]:
         """The learning rates of the next steps, the largest one where each coordinate has its own.
@@ -280,14 +288,14 @@ class Optimizer:
     def __getstate__(self) -> dict[str, Any]:
         if self._card is not None:
             raise TypeError("an optimizer on a GPU cannot be copied or pickled: use save and load")
-        addresses = ("_x", "_serial", "_projector", "trace", "projection", "options")
+        addresses = ("_x", "_step", "_projector", "trace", "projection", "options")
         return {k: v for k, v in vars(self).items() if k not in addresses}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._x = as_parameters(self.x)  # a copied optimizer steps its own copy of x
         self._bind()
-        self._serial = self.kernel(parallel=False)
+        self._step = self._choose_step()
 
     def save(self, path: checkpoint.Path) -> None:
         """Write rule, schedule, t, slots and parameters to one file, atomically.

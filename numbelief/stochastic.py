@@ -295,6 +295,7 @@ class _Feed:
         args = batches.take(np.arange(size))  # for their types: the rows are drawn by `begin`
         self.problem = Problem(fun, jac, args, x, place, settings.finite_difference, compiled)
         self._native: tuple[Any, ...] | None = None
+        self._run: Any = None
         self._blocks: tuple[NDArray[Any], ...] = ()
         if self.problem.native is not None:
             objectives = [self.problem.native] * 2
@@ -342,11 +343,12 @@ class _Feed:
 
     def bind(self, opt: Optimizer) -> tuple[Any, tuple[Any, ...]]:
         """The loop of an epoch, and the objective as it takes it."""
-        parallel = opt.runs_parallel()
         if self._native is None:
-            large = opt.x.size >= kernels.RELEASE_GIL_FROM
-            return epochs.bind(opt.inner, self.evaluate, parallel=parallel, nogil=large), ()
-        run = epochs.compile_epoch(opt.inner, parallel=parallel)
+            if self._run is None:
+                parallel, large = opt.wants_parallel, opt.x.size >= kernels.RELEASE_GIL_FROM
+                self._run = epochs.bind(opt.inner, self.evaluate, parallel=parallel, nogil=large)
+            return self._run, ()
+        run = epochs.compile_epoch(opt.inner, parallel=opt.runs_parallel())
         return run, (self.rows_of_epoch, *self._native)
 
     def most_steps(self, timed: bool) -> int:

@@ -238,7 +238,7 @@ def test_lookahead_stands_for_its_slow_weights():
 def test_python_loops_load_their_kernels_once(recwarn):
     epochs._compile_part.cache_clear()
     run(epochs=2)
-    assert epochs._compile_part.cache_info().misses == 2
+    assert epochs._compile_part.cache_info().misses == 3  # one of them with threads and without
     assert not recwarn.list
 
 

@@ -1,5 +1,6 @@
 """Threads, processes and environments that break parallel kernels elsewhere, each in a process."""
 
+import math
 import os
 import subprocess
 import sys
@@ -7,11 +8,13 @@ import textwrap
 
 import pytest
 
+from numbelief import threads
+
 PREAMBLE = """
 import threading, multiprocessing, os, sys
 import numpy as np
 import numbelief
-from numbelief import AdaBelief, Optimizer, kernels
+from numbelief import AdaBelief, Optimizer
 
 def run(target, seed=0, n=200_003, steps=5):
     rng = np.random.default_rng(seed)
@@ -150,3 +153,72 @@ def test_different_rules_from_several_threads_while_they_compile():
         print("ok")
         """
     )
+
+
+class Clock:
+    """Time that passes only while one of two functions is called."""
+
+    def __init__(self, monkeypatch, serial, parallel, *, safe=True):
+        self.now, self.costs, self.calls = 0.0, [serial, parallel], []
+        monkeypatch.setattr(threads, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(threads, "are_safe", lambda: safe)
+
+    def functions(self, parallel):
+        def begin(value):
+            self.calls.append(parallel)
+            self.now += self.costs[parallel] / 2
+            return value
+
+        def end(value):
+            assert self.calls[-1] == parallel
+            self.now += self.costs[parallel] / 2
+            return value
+
+        return {"begin": begin, "end": end}
+
+    def play(self, count, functions):
+        for k in range(count):
+            assert functions["begin"](k) == k
+            assert functions["end"](k) == k
+            self.now += 3.0 if k % 50 else 1_000.0  # what is done between
+
+
+@pytest.mark.parametrize(("serial", "parallel"), [(1.0, 2.0), (2.0, 1.0), (10.0, 1.0)])
+def test_the_faster_kind_is_used(monkeypatch, serial, parallel):
+    clock = Clock(monkeypatch, serial, parallel)
+    clock.play(5_000, threads.paced(clock.functions, True))
+    slower = serial < parallel
+    assert clock.calls[:16] == [True] * 16
+    assert clock.calls[100:].count(slower) <= 30
+    if not slower:
+        assert clock.calls.count(False) <= 5 * 4  # a trial ends as soon as it is decided
+
+
+def test_what_is_faster_may_change(monkeypatch):
+    clock = Clock(monkeypatch, 1.0, 2.0)
+    functions = threads.paced(clock.functions, True)
+    clock.play(1_000, functions)
+    clock.costs.reverse()
+    clock.calls.clear()
+    clock.play(10_000, functions)
+    assert clock.calls.index(True) < 3_000
+    assert clock.calls[5_000:].count(False) <= 30
+
+
+def test_compiling_is_not_held_against_either(monkeypatch):
+    clock = Clock(monkeypatch, 1.0, 2.0)
+    functions = threads.paced(clock.functions, True)
+    clock.play(16 + 5, functions)
+    clock.costs[0] = 1e6
+    clock.play(1, functions)
+    assert clock.calls[-1] is False
+    clock.costs[0] = 1.0
+    clock.play(100, functions)
+    assert clock.calls[-100:].count(False) > 80
+
+
+@pytest.mark.parametrize("safe", [False, True])
+def test_threads_that_are_asked_for_are_used_where_they_are_safe(monkeypatch, safe):
+    clock = Clock(monkeypatch, 1.0, 2.0, safe=safe)
+    clock.play(1_000, threads.paced(clock.functions, True, math.inf))
+    assert clock.calls == [safe] * 1_000

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numba
@@ -213,6 +213,23 @@ def network(units: int = 1000) -> dict[str, Step]:
     return {"optimizer": lambda: optimizer.step(g), "step": step}
 
 
+# ---- threads beside those of BLAS
+
+
+def beside(size: int, n: int = 1_800_000) -> dict[str, Step]:
+    """A product of matrices and a step, which both have threads, for each target."""
+    matrix, product = np.ones((size, size), np.float32), np.empty((size, size), np.float32)
+    g = numbers(n, seed=1)
+
+    def both(optimizer):
+        for _ in range(100):
+            np.matmul(matrix, matrix, out=product)
+            optimizer.step(g)
+
+    targets = ("serial", "parallel", "auto")
+    return {each: partial(both, Optimizer(Adam(1e-6), numbers(n), target=each)) for each in targets}
+
+
 class Epoch:
     """Seconds of five epochs of softmax regression."""
 
@@ -245,3 +262,15 @@ class Network:
 
     def track_share(self):
         return ratio(side_by_side(network(), calls=5, rounds=5), "optimizer", "step")
+
+
+class Beside:
+    """Time of a product of matrices and an "auto" step, over the better of the other targets."""
+
+    unit = "ratio"
+    params = (400, 1000)
+    param_names = ("size",)
+
+    def track_time_over_the_better(self, size):
+        seconds = side_by_side(beside(size), calls=1, rounds=5)
+        return max(ratio(seconds, "auto", each) for each in ("serial", "parallel"))

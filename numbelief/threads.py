@@ -1,0 +1,109 @@
+"""Where threads are safe, and where they pay."""
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Generator
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numba
+
+_forked_after_threads = False
+
+
+def _after_fork() -> None:
+    global _forked_after_threads
+    try:
+        numba.threading_layer()
+    except ValueError:  # no thread was ever launched: the child may launch its own
+        return
+    _forked_after_threads = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# Iterations before the first trial; how much longer the way to the next is, if one changes nothing;
+# iterations of each kind that are compared.
+FIRST, LONGER, COMPARED = 16, 4, 5
+
+
+def are_safe() -> bool:
+    """Whether a parallel kernel may run here and now.
+
+    Not in a child forked after threads were launched (GNU OpenMP kills it), and not beside other
+    Python threads under Numba's workqueue layer (concurrent calls abort the process).
+    """
+    if _forked_after_threads or numba.get_num_threads() == 1:  # this also launches the threads
+        return False
+    return numba.threading_layer() in ("omp", "tbb") or threading.active_count() == 1
+
+
+def _choices(first: float) -> Generator[bool, float, None]:
+    """For each iteration, whether it is to use threads; in return, how long it took.
+
+    The bits are the same. But threads need not pay where another library has its own: OpenBLAS's
+    wait busily for 25 ms after each product of matrices, and OpenMP's after each step, for the same
+    cores. On two cores a product of size 400 and a step on 1.8e6 numbers took 7.2 ms with threads,
+    4.5 ms without (``asv_benchmarks/benchmarks/stochastic.py``, Beside). So a few iterations of the
+    other kind are tried now and then. What counts is all of an iteration, and the majority: now and
+    then one does more than the others.
+    """
+    parallel, rest = True, first
+    while True:
+        left = rest
+        while left > 0:
+            left -= 1
+            yield parallel
+        usual = []
+        for _ in range(COMPARED):
+            usual.append((yield parallel))
+        yield not parallel  # it may compile, and finds cold caches
+        votes = {True: 0, False: 0}
+        while max(votes.values()) <= COMPARED // 2:
+            seconds = yield not parallel
+            votes[seconds < median(usual)] += 1
+        if votes[True] > votes[False]:
+            parallel, rest = not parallel, first
+        else:
+            rest *= LONGER
+
+
+def paced(
+    compile: Callable[[bool], dict[str, Any]], parallel: bool, first: float = FIRST
+) -> dict[str, Any]:
+    """The functions of an iteration, which use threads where that is safe and faster.
+
+    Parameters
+    ----------
+    compile : callable
+        Compiles the functions with threads or without, ``compile(parallel)``, by name. The first
+        of them begins an iteration.
+    parallel : bool
+        Whether they are to use threads at all.
+    first : float
+        How many iterations use them before those without are tried.
+    """
+    serial = compile(False)
+    if not parallel:
+        return serial
+    threaded, choices = compile(True), _choices(first)
+    wanted, chosen = next(choices), serial
+    began: float | None = None
+
+    def begin(*arguments: Any) -> Any:
+        nonlocal wanted, began, chosen
+        last, began = began, perf_counter()
+        if last is not None:
+            wanted = choices.send(began - last)
+        chosen = threaded if wanted and are_safe() else serial
+        return call(begins, *arguments)
+
+    def call(name: str, *arguments: Any) -> Any:
+        return chosen[name](*arguments)
+
+    begins, *others = serial
+    return {begins: begin, **{name: functools.partial(call, name) for name in others}}
