@@ -44,13 +44,15 @@ _DLPACK = (2, 13)
 
 
 # ---- templates ---------------------------------------------------------------------------------
-# Bound by `lifted`: numba.cuda, what depends on the rule, the templates that others call.
+# Bound by `lifted`: numba.cuda, what depends on the rule, the templates that others call, how two
+# results are joined.
 cuda: Any
 Coefficients: Any
 updated: Any
 element: Any
 squares: Any
 conclude: Any
+join: Any
 
 
 def _larger(a, b):
@@ -133,17 +135,28 @@ def _ratio_of(of_x, of_direction, most):
     return trust(of_x, of_direction)
 
 
-def _over_threads(value, shared):
-    """The sum of a number over the threads of a block, for the first of them."""
-    cuda.syncthreads()  # the last sum has been read
+def over_threads(value, shared):
+    """What the numbers of the threads of a block come to, for all of them."""
+    cuda.syncthreads()  # the last result has been read
     shared[cuda.threadIdx.x] = value
-    width = THREADS // 2
+    width = cuda.blockDim.x // 2
     while width > 0:
         cuda.syncthreads()
         if cuda.threadIdx.x < width:
-            shared[cuda.threadIdx.x] += shared[cuda.threadIdx.x + width]
+            shared[cuda.threadIdx.x] = join(
+                shared[cuda.threadIdx.x], shared[cuda.threadIdx.x + width]
+            )
         width //= 2
+    cuda.syncthreads()
     return shared[0]
+
+
+def plus(a, b):
+    """The sum of two numbers."""
+    return a + b
+
+
+_total = kernels.lift(over_threads, join=plus)
 
 
 def _measure(x, g, slots, values, clip, max_value, keep, l2, edges, firsts, seconds):
@@ -157,7 +170,7 @@ def _measure(x, g, slots, values, clip, max_value, keep, l2, edges, firsts, seco
             square, other = squares(x, g, slots, i, c, extras)
             first += square
             second += other
-        first, second = _over_threads(first, shared), _over_threads(second, shared)
+        first, second = _total(first, shared), _total(second, shared)
         if cuda.threadIdx.x == 0:
             firsts[b], seconds[b] = first, second
 
@@ -170,7 +183,7 @@ def _conclude(firsts, seconds, starts, most, results):
         for b in range(starts[s] + cuda.threadIdx.x, starts[s + 1], cuda.blockDim.x):
             first += firsts[b]
             second += seconds[b]
-        first, second = _over_threads(first, shared), _over_threads(second, shared)
+        first, second = _total(first, shared), _total(second, shared)
         if cuda.threadIdx.x == 0:
             results[s] = conclude(first, second, most)
 

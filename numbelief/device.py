@@ -45,26 +45,6 @@ def _higher(a, b):
     return b if b > a or b != b else a
 
 
-def _plus(a, b):
-    return a + b
-
-
-def _over_threads(value, shared):
-    """What the numbers of the threads of a block come to, for all of them."""
-    cuda.syncthreads()  # the last result has been read
-    shared[cuda.threadIdx.x] = value
-    width = cuda.blockDim.x // 2
-    while width > 0:
-        cuda.syncthreads()
-        if cuda.threadIdx.x < width:
-            shared[cuda.threadIdx.x] = join(
-                shared[cuda.threadIdx.x], shared[cuda.threadIdx.x + width]
-            )
-        width //= 2
-    cuda.syncthreads()
-    return shared[0]
-
-
 def _over_parts(parts, shared):
     """What the results of the blocks of an earlier launch come to, for all threads."""
     value = 0.0
@@ -73,10 +53,10 @@ def _over_parts(parts, shared):
     return over_threads(value, shared)
 
 
-_top = kernels.lift(_over_threads, join=_higher)
+_top = kernels.lift(gpu.over_threads, join=_higher)
 _top_of = kernels.lift(_over_parts, join=_higher, over_threads=_top)
-_total = kernels.lift(_over_threads, join=_plus)
-_total_of = kernels.lift(_over_parts, join=_plus, over_threads=_total)
+_total = kernels.lift(gpu.over_threads, join=gpu.plus)
+_total_of = kernels.lift(_over_parts, join=gpu.plus, over_threads=_total)
 
 
 def _measure_largest(x, tops):

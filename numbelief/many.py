@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, OptimizeWarning
 
 from numbelief import cuda, loop, native
+from numbelief.callbacks import progress_bar
 from numbelief.checks import as_array, as_first_points
 from numbelief.device_rows import Rows, check_form, is_device_function
-from numbelief.minimize import Run, move_into, progress_bar
+from numbelief.minimize import Run, move_into
 from numbelief.optimizer import resolve_set
 from numbelief.options import Options, read_options
 from numbelief.problem import Problem, as_args
 from numbelief.rules import Lookahead, Rule
-from numbelief.sets import Box, FeasibleSet
+from numbelief.sets import FeasibleSet
 
 __all__ = ["minimize_many", "per_row"]
 
@@ -180,7 +181,7 @@ def minimize_many(
         given = arg.data if isinstance(arg, native.PerRow) else arg
         if not on_card and cuda.is_device_array(given):
             raise TypeError(f"args[{i}] is on a GPU, but X0 is not: pass X0 from there, too")
-    place = resolve_set(feasible_set, bounds, X.shape[1])
+    place = resolve_set(feasible_set, bounds, X.shape[1], on_card=on_card)
     if on_card:
         return _ManyOnCard(fun, X, args, rule, jac, place, settings).go()
     X = move_into(place, X)
@@ -407,16 +408,11 @@ class _ManyOnCard:
             )
         if settings.compiled is False:
             raise ValueError("where X0 is on a GPU, compiled must not be False")
-        if not isinstance(place, Box | None):
-            raise ValueError(
-                "feasible_set must be a Box on a GPU, where other sets are not yet available, "
-                f"got {place!r}"
-            )
         check_form(fun, len(args))
         args = tuple(_argument(f"args[{i}]", arg) for i, arg in enumerate(args))
         self.settings = settings
         if place is not None:
-            X = cuda.load().to_device(move_into(place, X.copy_to_host()))
+            X = cuda.load().to_device(move_into(place, X.copy_to_host(), 4))
         # What a run on the CPU would be made of; its problem stays on the card.
         nowhere: Any = None
         self.run = run = Run(nowhere, rule, np.zeros(X.shape[1], X.dtype), place, settings)

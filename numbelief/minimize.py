@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import OptimizeResult, OptimizeWarning
 
 from numbelief import checkpoint, cuda, device, kernels, loop, native, tuning
+from numbelief.callbacks import Callback, as_callback, progress_bar
 from numbelief.checks import as_first_point
 from numbelief.optimizer import Optimizer, resolve_set
 from numbelief.options import Options, read_options
@@ -188,28 +188,40 @@ def minimize(
     (True, array([3., 3., 3., 3.]))
     """
     rule, settings = read_options(method, tol, options, Options)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable, got {callback!r}")
+    seen = as_callback(callback)
     if any(isinstance(arg, native.PerRow) for arg in as_args(args)):
         raise TypeError("per_row marks the data of minimize_many: pass one row to minimize")
     run: Run
     if cuda.is_device_array(x0):
-        x, card = device.as_first_point(x0)
-        place = resolve_set(feasible_set, bounds, card.x.size)
-        if isinstance(place, Box):
-            card.assign(card.x, move_into(place, card.host(card.x)))
+        x, card, place = first_point_on_card(x0, feasible_set, bounds)
         on_card = device.DeviceProblem(fun, jac, args, x, card, settings.compiled)
         run = DeviceRun(on_card, rule, x, place, settings)
     else:
-        x = as_first_point(x0)
-        place = resolve_set(feasible_set, bounds, x.size)
-        x = move_into(place, x)
+        x, place = first_point(x0, feasible_set, bounds)
         problem = Problem(fun, jac, args, x, place, settings.finite_difference, settings.compiled)
         run = Run(problem, rule, x, place, settings)
-    return run.go(_Hooks(type(run.optimizer.rule).__name__, callback, settings))
+    return run.go(_Hooks(type(run.optimizer.rule).__name__, seen, settings))
 
 
-def move_into(place: FeasibleSet | None, x: NDArray[Any]) -> NDArray[Any]:
+def first_point(x0: Any, feasible_set: Any, bounds: Any) -> tuple[NDArray[Any], FeasibleSet | None]:
+    """A copy of x0, moved into its set, and the set."""
+    x = as_first_point(x0)
+    place = resolve_set(feasible_set, bounds, x.size)
+    return move_into(place, x, 4), place
+
+
+def first_point_on_card(
+    x0: Any, feasible_set: Any, bounds: Any
+) -> tuple[Any, cuda.Card, FeasibleSet | None]:
+    """The same on the card of x0."""
+    x, card = device.as_first_point(x0)
+    place = resolve_set(feasible_set, bounds, card.x.size, on_card=True)
+    if place is not None:
+        card.assign(card.x, move_into(place, card.host(card.x), 4))
+    return x, card, place
+
+
+def move_into(place: FeasibleSet | None, x: NDArray[Any], stacklevel: int = 3) -> NDArray[Any]:
     """First points moved into their set, with a warning where they were not."""
     if place is None:
         return x
@@ -218,7 +230,7 @@ def move_into(place: FeasibleSet | None, x: NDArray[Any]) -> NDArray[Any]:
         finite = np.isfinite(rows).all(axis=1)
         if not all(map(place.contains, rows[finite])):
             message = "Initial guess is not within the feasible set"
-            warnings.warn(message, OptimizeWarning, stacklevel=3)
+            warnings.warn(message, OptimizeWarning, stacklevel=stacklevel)
         moved = [
             place.project(each) if known else each for each, known in zip(rows, finite, strict=True)
         ]
@@ -228,7 +240,7 @@ def move_into(place: FeasibleSet | None, x: NDArray[Any]) -> NDArray[Any]:
     inside = np.isfinite(x)
     if not box.contains(np.where(inside, x, box.project(x)), tol=np.spacing(np.abs(x))):
         message = "Initial guess is not within the specified bounds"
-        warnings.warn(message, OptimizeWarning, stacklevel=3)
+        warnings.warn(message, OptimizeWarning, stacklevel=stacklevel)
     lower, upper = box.limits(x.shape[-1], x.dtype)
     clipped: NDArray[Any] = np.clip(x, lower, upper)
     return clipped
@@ -446,6 +458,11 @@ class Run:
         """A copy of x."""
         return self.x.copy()
 
+    def seen(self) -> OptimizeResult:
+        """What a callback sees."""
+        x, g, fun = self.point()
+        return OptimizeResult(x=x, fun=fun, jac=g, nit=self.nit)
+
     def point(self, which: int = loop.LAST) -> tuple[Any, Any, float]:
         """Copies of x and the gradient at one of the points to return, and fun."""
         if which == loop.BEST:
@@ -579,9 +596,8 @@ class DeviceRun(Run):
 class _Hooks:
     """What happens between iterations: the callback and the progress bar."""
 
-    def __init__(self, name: str, callback: Callable[..., Any] | None, settings: Options) -> None:
+    def __init__(self, name: str, callback: Callback | None, settings: Options) -> None:
         self._callback = callback
-        self._by_keyword = callback is not None and takes_result(callback)
         self._bar = progress_bar(name, settings.maxiter, settings.progress)
 
     def limit(self, run: Run, steps: int) -> int:
@@ -605,11 +621,7 @@ class _Hooks:
             )
         if self._callback is None or run.status == loop.NONFINITE:
             return
-        if self._by_keyword:
-            x, g, fun = run.point()
-            self._callback(intermediate_result=OptimizeResult(x=x, fun=fun, jac=g, nit=run.nit))
-        else:
-            self._callback(run.here())
+        self._callback(run.here, run.seen)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -666,25 +678,6 @@ def restored_optimizer(
 
 
 # ---- reading the arguments ---------------------------------------------------------------------
-
-
-def takes_result(callback: Callable[..., Any]) -> bool:
-    """Whether a callback is of SciPy's form with ``intermediate_result``."""
-    try:
-        return set(signature(callback).parameters) == {"intermediate_result"}
-    except (TypeError, ValueError):  # a builtin without a signature
-        return False
-
-
-def progress_bar(name: str, total: int, wanted: bool) -> Any:
-    """A bar for so many steps, or None if none is wanted."""
-    if not wanted:
-        return None
-    try:
-        from tqdm import tqdm
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install numbelief[progress]") from error
-    return tqdm(total=total, unit="it", desc=name)
 
 
 def _print_summary(result: OptimizeResult) -> None:

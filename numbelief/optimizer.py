@@ -111,7 +111,7 @@ class Optimizer:
         self._card = _card(x, target, stream)
         self._x = as_parameters(x) if self._card is None else self._card.x
         n, dtype = self._x.size, self._x.dtype
-        self.feasible_set = resolve_set(feasible_set, bounds, n)
+        self.feasible_set = resolve_set(feasible_set, bounds, n, on_card=self._card is not None)
         self._max_norm = None if max_norm is None else positive("max_norm", max_norm)
         self._max_value = None if max_value is None else positive("max_value", max_value)
 
@@ -141,11 +141,6 @@ class Optimizer:
         self.limits = self.trace = self.projection = None
         if isinstance(place, Box):
             self.limits = place.limits(n, dtype)
-        elif place is not None and self._card is not None:
-            raise ValueError(
-                "feasible_set must be a Box on a GPU, where other sets are not yet available, "
-                f"got {place!r}"
-            )
         elif place is not None:
             self._projector = place.projector(n, dtype)
             self.trace = np.zeros((2, n), dtype)
@@ -451,7 +446,9 @@ def _card(x: Any, target: str, stream: Any) -> cuda.Card | None:
     return None
 
 
-def resolve_set(feasible_set: Any, bounds: Any, n: int) -> FeasibleSet | None:
+def resolve_set(
+    feasible_set: Any, bounds: Any, n: int, *, on_card: bool = False
+) -> FeasibleSet | None:
     """One feasible set out of the two ways to give it."""
     if feasible_set is not None and bounds is not None:
         raise ValueError("give feasible_set or bounds, not both")
@@ -466,6 +463,11 @@ def resolve_set(feasible_set: Any, bounds: Any, n: int) -> FeasibleSet | None:
     if feasible_set.size not in (None, n):
         raise ValueError(
             f"feasible_set must have {n} coordinates, as x has, got {feasible_set.size}"
+        )
+    if on_card and not isinstance(feasible_set, Box):
+        raise ValueError(
+            "feasible_set must be a Box on a GPU, where other sets are not yet available, "
+            f"got {feasible_set!r}"
         )
     return feasible_set
 

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.optimize import OptimizeWarning
 
 from numbelief import checkpoint
+from numbelief.callbacks import as_callback
 from numbelief.checks import integer, real
 from numbelief.rules import Lookahead, Rule, without_lookahead
 
@@ -105,8 +106,8 @@ class TrainingOptions(_Shared):
         for name, low in (("patience", 1), ("checkpoint_every", 0)):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, integer(name, getattr(self, name), low))
-        if not (self.step_callback is None or callable(self.step_callback)):
-            raise TypeError(f"step_callback must be callable, got {self.step_callback!r}")
+        seen = as_callback(self.step_callback, "step_callback")
+        object.__setattr__(self, "step_callback", seen)
 
 
 Kind = TypeVar("Kind", Options, TrainingOptions)

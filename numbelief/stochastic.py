@@ -12,20 +12,20 @@ from scipy.optimize import OptimizeResult
 
 from numbelief import checkpoint, cuda, device, device_batches, epochs, kernels, loop, native
 from numbelief.batches import Batches, Order
-from numbelief.checks import as_first_point, as_scalar, integer
+from numbelief.callbacks import Callback, as_callback, progress_bar
+from numbelief.checks import as_scalar, integer
 from numbelief.minimize import (
     LOOK_EVERY_S,
     STOPPED,
-    move_into,
-    progress_bar,
+    first_point,
+    first_point_on_card,
     restored_optimizer,
-    takes_result,
 )
-from numbelief.optimizer import Optimizer, resolve_set
+from numbelief.optimizer import Optimizer
 from numbelief.options import TrainingOptions, read_options
 from numbelief.problem import Problem
 from numbelief.rules import Lookahead, Rule
-from numbelief.sets import Box, FeasibleSet
+from numbelief.sets import FeasibleSet
 
 __all__ = ["minimize_stochastic"]
 
@@ -219,18 +219,12 @@ def minimize_stochastic(
     batches: Any
     on_card = cuda.is_device_array(x0)
     if on_card:
-        x, card = device.as_first_point(x0)
-        place = resolve_set(feasible_set, bounds, card.x.size)
-        if isinstance(place, Box):
-            card.assign(card.x, move_into(place, card.host(card.x)))
+        x, card, place = first_point_on_card(x0, feasible_set, bounds)
         batches = device_batches.DeviceBatches(data, card)
     else:
-        x = as_first_point(x0)
-        place = resolve_set(feasible_set, bounds, x.size)
-        x = move_into(place, x)
+        x, place = first_point(x0, feasible_set, bounds)
         batches = Batches(data)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable, got {callback!r}")
+    seen = as_callback(callback)
     if not isinstance(drop_last, (bool, np.bool)):
         raise TypeError(f"drop_last must be True or False, got {drop_last!r}")
     order = Order(batches.rows, seed, shuffle, replacement, weights)
@@ -239,7 +233,7 @@ def minimize_stochastic(
     feed_of, training_of = (_DeviceFeed, _DeviceTraining) if on_card else (_Feed, _Training)
     feed = feed_of(fun, jac, x, place, settings, batches, order, size, bool(drop_last))
     examiner, examined = feed.examiner(validation)
-    training = training_of(feed, rule, x, place, settings, count, examiner, examined, callback)
+    training = training_of(feed, rule, x, place, settings, count, examiner, examined, seen)
     return training.go()
 
 
@@ -441,7 +435,7 @@ class _Training:
         epochs: int,
         examiner: Callable[[Any], float] | None,
         examined: str | None,
-        callback: Callable[..., Any] | None,
+        callback: Callback | None,
     ) -> None:
         self.feed, self.settings, self.epochs = feed, settings, epochs
         self.examiner, self.examined = examiner, examined
@@ -454,9 +448,7 @@ class _Training:
         self.best_fun = self.figure = math.inf
         self.rate = math.nan
         self._allocate()
-        self.callback, self.step_callback = (
-            None if call is None else _Callback(call) for call in (callback, settings.step_callback)
-        )
+        self.callback, self.step_callback = callback, settings.step_callback
         self.bar: Any = None
         self.status, self.message = loop.RUNNING, "The run was interrupted."
         self.began = time.perf_counter()
@@ -649,7 +641,7 @@ class _Training:
 
     # ---- what others see
 
-    def _call(self, callback: "_Callback", seen: Callable[[], OptimizeResult]) -> None:
+    def _call(self, callback: Callback, seen: Callable[[], OptimizeResult]) -> None:
         try:
             callback(self._here, seen)
         except StopIteration:
@@ -823,19 +815,6 @@ class _DeviceTraining(_Training):
 
 # Where a run stands, in the header of its file.
 _PLACE = ("epoch", "batch", "stale", "best_fun", "figure", "rate")
-
-
-class _Callback:
-    """A user's callback of either form."""
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call, self._by_keyword = call, takes_result(call)
-
-    def __call__(self, here: Callable[[], Any], seen: Callable[[], OptimizeResult]) -> None:
-        if self._by_keyword:
-            self._call(intermediate_result=seen())
-        else:
-            self._call(here())
 
 
 def _print_summary(result: OptimizeResult) -> None:

@@ -14,7 +14,7 @@ from numbelief import Rule
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = pathlib.Path(numbelief.__file__).parent
 FLOORS = {
-    "_version": 0, "rules": 0, "schedules": 0, "threads": 0,
+    "_version": 0, "rules": 0, "schedules": 0, "threads": 0, "callbacks": 0,
     "kernels": 1, "checkpoint": 1, "checks": 1,
     "native": 2, "tuning": 2, "options": 2, "batches": 2, "cuda": 2,
     "projections": 3, "loop": 3, "epochs": 3, "sets": 4, "device_rows": 4,

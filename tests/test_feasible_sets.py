@@ -49,8 +49,8 @@ ARGS = (CENTER, WEIGHTS)
     ],
 )
 def test_each_step_is_projected_in_its_own_metric(name, dtype):
-    place = SETS[name]
     """Against a step without a set, and a projection in the metric of the rates it took."""
+    place = SETS[name]
     x = place.project(RANDOM.normal(size=4).astype(dtype))
     opt = Optimizer(Adagrad(0.3), x, feasible_set=place)
     state = np.zeros(4, dtype)
