@@ -3,13 +3,17 @@
     python asv_benchmarks/benchmarks/gpu.py [--quick] [--sizes 1e4 1e6 1e8 1e9]
 
 Needs an NVIDIA GPU, numba-cuda and the tests' folder beside it; prints one Markdown table. First
-each rule takes steps on random data in float32 and float64 beside the float64 oracle of the tests.
-Then the contestants step float32 arrays, one after the other: medians, timed by events on the
-device; optax by the host's clock, since JAX has streams of its own. Peers that are not installed,
-or have no room for a size, are left out. GB/s counts what a step must read and write.
+each rule takes steps on random data in float32 and float64 beside the float64 oracle of the tests,
+options and the arrays of PyTorch and CuPy beside the CPU. Then the contestants step float32 arrays,
+one after the other: medians, timed by events on the device; optax by the host's clock over 10 steps
+and one wait, since JAX has streams of its own. At small n an event sees how long a launch takes,
+not how long its kernel does. Peers that are not installed, or have no room for a size, are left
+out. GB/s counts what a step must read and write.
 """
 
 import argparse
+import contextlib
+import gc
 import importlib.util
 import os
 import pathlib
@@ -57,6 +61,81 @@ def check_rules(gpu, steps: int = 20) -> int:
             if not error <= (1e-2 if dtype is np.float32 else 1e-11):
                 sys.exit(f"{name} in {dtype.__name__} is wrong: relative error {error:.2g}")
     return 2 * len(cases.CASES)
+
+
+# Each of these takes its own way through the kernels.
+OPTIONS = {
+    "bounds": (numbelief.AdaBelief(RATE), {"bounds": [(-0.1, 0.3)] * 10_001}),
+    "max_norm": (numbelief.AdaBelief(RATE), {"max_norm": 1.0}),
+    "max_value": (numbelief.AdaBelief(RATE), {"max_value": 0.1}),
+    "Lookahead": (numbelief.Lookahead(numbelief.AdaBelief(RATE), 3), {}),
+    "schedule": (numbelief.AdaBelief(numbelief.schedules.inverse_sqrt(RATE)), {}),
+    "rates": (numbelief.AdaBelief(np.linspace(0, RATE, 10_001)), {}),
+    "segments": (numbelief.LAMB(RATE, segments=(0, 1, 5_000)), {"max_norm": 1.0}),
+}
+
+
+def check_options(gpu, steps: int = 20) -> int:
+    """Options beside the CPU; how many there were."""
+    x0 = numbers(10_001)
+    for name, (rule, options) in OPTIONS.items():
+        here, there = x0.copy(), gpu.to_device(x0)
+        one, other = (numbelief.Optimizer(rule, x, **options) for x in (here, there))
+        for seed in range(steps):
+            g = numbers(x0.size, seed=seed)
+            one.step(g)
+            other.step(gpu.to_device(g))
+        agree(name, there.copy_to_host(), here)
+    return len(OPTIONS)
+
+
+def in_torch(x0: np.ndarray, steps: int) -> np.ndarray:
+    """Steps on a tensor, on a stream that is not the default one."""
+    import torch
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        x = torch.tensor(x0, device="cuda")
+        optimizer = numbelief.Optimizer(numbelief.AdaBelief(RATE), x, stream=stream)
+        for _ in range(steps):
+            optimizer.step(x * 2)
+    stream.synchronize()
+    return x.cpu().numpy()
+
+
+def in_cupy(x0: np.ndarray, steps: int) -> np.ndarray:
+    """The same in CuPy."""
+    import cupy
+
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        x = cupy.asarray(x0)
+        optimizer = numbelief.Optimizer(numbelief.AdaBelief(RATE), x, stream=stream)
+        for _ in range(steps):
+            optimizer.step(x * 2)
+    stream.synchronize()
+    return cupy.asnumpy(x)
+
+
+def check_libraries(steps: int = 50) -> list[str]:
+    """Steps in place on the arrays of others; whose there were."""
+    x0 = numbers(100_003)
+    here = x0.copy()
+    optimizer = numbelief.Optimizer(numbelief.AdaBelief(RATE), here)
+    for _ in range(steps):
+        optimizer.step(here * 2)
+    libraries = {"torch": in_torch, "cupy": in_cupy}
+    found = [name for name in libraries if importlib.util.find_spec(name)]
+    for name in found:
+        agree(name, libraries[name](x0, steps), here)
+    return found
+
+
+def agree(name: str, there: np.ndarray, here: np.ndarray) -> None:
+    """Leave, if the GPU is further from the CPU than rounding explains."""
+    error = np.max(np.abs(there - here))
+    if not error <= 1e-5:
+        sys.exit(f"{name} is wrong: {error:.2g} away from the CPU")
 
 
 # ---- contestants: a function of the GPU and n that returns the step
@@ -111,6 +190,16 @@ def torch_adabelief(gpu, n: int) -> Step:
     return step
 
 
+def official_adabelief(gpu, n: int) -> Step:
+    """The package of AdaBelief's authors."""
+    from adabelief_pytorch import AdaBelief
+
+    with contextlib.redirect_stdout(sys.stderr):  # it prints its options
+        return AdaBelief(
+            [torch_parameter(n)], RATE, (BETA1, BETA2), EPS, rectify=False, print_change_log=False
+        ).step
+
+
 def optax_adabelief(gpu, n: int) -> Step:
     """Jitted, with parameters and state donated, so that they may be updated in place."""
     import jax
@@ -129,7 +218,8 @@ def optax_adabelief(gpu, n: int) -> Step:
 
     def step():
         nonlocal x, state
-        x, state = jax.block_until_ready(update(x, state, g))
+        x, state = update(x, state, g)
+        return x
 
     return step
 
@@ -179,6 +269,7 @@ CONTESTANTS: dict[str, tuple[str, int, Callable[..., Step]]] = {
     FUSED: ("torch", 28, partial(torch_adam, {"fused": True})),
     "`torch.optim.Adam(foreach=True)`": ("torch", 28, partial(torch_adam, {"foreach": True})),
     "AdaBelief, PyTorch foreach": ("torch", 28, torch_adabelief),
+    "AdaBelief, adabelief-pytorch": ("adabelief_pytorch", 28, official_adabelief),
     "AdaBelief, jitted optax": ("optax", 28, optax_adabelief),
     "AdaBelief, CuPy elementwise": ("cupy", 28, cupy_adabelief),
 }
@@ -200,16 +291,16 @@ def on_device(gpu, step: Step, rounds: int) -> float:
     return statistics.median(gpu.event_elapsed_time(*pair) for pair in pairs) / 1e3
 
 
-def on_host(gpu, step: Step, rounds: int) -> float:
-    """Median seconds of a step that waits for its result."""
-    for _ in range(3):
-        step()
+def on_host(gpu, step: Step, rounds: int, calls: int = 10) -> float:
+    """Median seconds of a step, of several that are waited for together."""
     seconds = []
-    for _ in range(rounds):
+    for _ in range(1 + rounds):  # the first compiles
         began = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+        for _ in range(calls):
+            result = step()
+        result.block_until_ready()
+        seconds.append((time.perf_counter() - began) / calls)
+    return statistics.median(seconds[1:])
 
 
 def measure(gpu, name: str, n: int, rounds: int) -> float | None:
@@ -223,6 +314,17 @@ def measure(gpu, name: str, n: int, rounds: int) -> float | None:
     except Exception as error:
         print(f"{name} at n = {n:g} is left out: {type(error).__name__}: {error}", file=sys.stderr)
         return None
+    finally:
+        give_back()
+
+
+def give_back() -> None:
+    """Return to the GPU what the libraries keep of freed memory, for the next contestant."""
+    gc.collect()
+    if "torch" in sys.modules:
+        sys.modules["torch"].cuda.empty_cache()
+    if "cupy" in sys.modules:
+        sys.modules["cupy"].get_default_memory_pool().free_all_blocks()
 
 
 def _nothing(
@@ -267,7 +369,9 @@ def report(gpu, sizes: list[int], rounds: int) -> None:
     """Print everything."""
     name = gpu.get_current_device().name
     print(f"On {name.decode() if isinstance(name, bytes) else name}.")
-    print(f"{check_rules(gpu)} rules with their options and dtypes agree with the oracle.\n")
+    print(f"{check_rules(gpu)} rules with their options and dtypes agree with the oracle,")
+    print(f"{check_options(gpu)} other options with the CPU,")
+    print(f"arrays on streams of their own: {', '.join(check_libraries()) or 'none installed'}.\n")
 
     times: dict[tuple[str, int], float] = {}
     print("| float32 step: ms (GB/s) | " + " | ".join(f"n = {n:.0e}" for n in sizes) + " |")
@@ -297,8 +401,8 @@ def report(gpu, sizes: list[int], rounds: int) -> None:
         print(f"- of the copy's bandwidth: {28 / ours / (8 / limit):.1%} (at least 90 %)")
         if (FUSED, n) in times:
             print(f"- times fused Adam: {ours / times[FUSED, n]:.3f} (at most 1.03)")
-        for other in ("AdaBelief, PyTorch foreach", "AdaBelief, jitted optax"):
-            if (other, n) in times:
+        for other in CONTESTANTS:
+            if other.startswith("AdaBelief, ") and (other, n) in times:
                 print(f"- faster than {other}: {times[other, n] / ours:.2f} times (at least 3)")
 
 
