@@ -287,6 +287,12 @@ class _Feed:
                 )
             compiled = False
         args = batches.take(np.arange(size))  # for their types: the rows are drawn by `begin`
+        for i, arg in enumerate(args):
+            if native.is_compiled(fun) and not isinstance(arg, np.ndarray):
+                raise TypeError(
+                    f"data[{i}] must be a NumPy array for a fun that is compiled by Numba, got "
+                    f"batches of {type(arg).__name__}: pass a Python function"
+                )
         self.problem = Problem(fun, jac, args, x, place, settings.finite_difference, compiled)
         self._native: tuple[Any, ...] | None = None
         self._run: Any = None

@@ -850,6 +850,12 @@ def test_killed_at_random_and_resumed(fun, tmp_path):
 # ---- bad input
 
 
+def test_a_compiled_fun_takes_arrays():
+    message = r"data\[0\] must be a NumPy array for a fun that is compiled .* batches of csr_array"
+    with pytest.raises(TypeError, match=message):
+        run(numba.njit(both), data=(scipy.sparse.csr_array(A), B))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
