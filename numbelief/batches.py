@@ -264,11 +264,16 @@ class Batches:
     @functools.cached_property
     def fingerprint(self) -> str | None:
         """What tells the data from others: the types, the length, and some rows."""
-        rows = np.unique(np.linspace(0, self.rows - 1, _SAMPLE).astype(np.int64))
+        rows = sample_of(self.rows)
         arrays = (array for part in self._parts for array in _arrays_in(_picked(part, rows)))
         found = checkpoint.fingerprint((self.rows, *arrays))
         self._give_back()
         return found
+
+
+def sample_of(rows: int) -> NDArray[np.int64]:
+    """The rows that stand for all of so many in a fingerprint."""
+    return np.unique(np.linspace(0, rows - 1, _SAMPLE).astype(np.int64))
 
 
 def parts_of(data: Any, name: str) -> tuple[Any, ...]:

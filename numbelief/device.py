@@ -223,6 +223,33 @@ def duplicate(array: Any, name: str = "x0") -> Any:
     return array.copy()
 
 
+def to_host(arrays: dict[str, Any], card: gpu.Card) -> dict[str, NDArray[Any]]:
+    """Arrays on the card, or on the host already, as a file holds them; a list is of rows."""
+
+    def copied(array: Any) -> NDArray[Any]:
+        if isinstance(array, list):
+            return np.stack([copied(row) for row in array])
+        return array if isinstance(array, np.ndarray) else card.host(array)
+
+    return {name: copied(array) for name, array in arrays.items()}
+
+
+def from_host(saved: dict[str, NDArray[Any]], arrays: dict[str, Any], card: gpu.Card) -> None:
+    """The way back, into the same arrays."""
+
+    def fill(array: Any, values: NDArray[Any]) -> None:
+        if isinstance(array, list):
+            for k, row in enumerate(array):
+                fill(row, values[k])
+        elif isinstance(array, np.ndarray):
+            array[...] = values
+        else:
+            card.assign(array, values)
+
+    for name, array in arrays.items():
+        fill(array, saved[name])
+
+
 class Launcher:
     """Launches on the vectors of a card."""
 
@@ -328,6 +355,8 @@ class DeviceProblem:
         The latest gradient, as kernels take it.
     args : tuple
         Those of the coming evaluation.
+    card : numbelief.cuda.Card
+        The GPU.
     """
 
     native = None
@@ -351,7 +380,7 @@ class DeviceProblem:
                 f"finite differences, got {jac!r}"
             )
         self._fun, self._jac, self.args = fun, jac, as_args(args)
-        self._x, self._card = x, card
+        self._x, self.card = x, card
         self.nfev = self.njev = 0
         self._grad: Any = None
         if jac == "inplace":
@@ -363,12 +392,12 @@ class DeviceProblem:
     def value(self, x: Any = None) -> float:
         """The value at x, or another point, as a number; its gradient is then the latest one."""
         value, place = self.evaluate(x)
-        return value if place is None else float(self._card.host(place)[0])
+        return value if place is None else float(self.card.host(place)[0])
 
     def alone(self, x: Any) -> float:
         """The value at a point, without its gradient where the two are apart."""
         if callable(self._jac):
-            return number(self._fun(x, *self.args), self._card)
+            return number(self._fun(x, *self.args), self.card)
         return self.value(x)
 
     def evaluate(self, x: Any = None) -> tuple[float, Any]:
@@ -385,11 +414,11 @@ class DeviceProblem:
             grad = self._grad
             value = self._fun(x, grad, *self.args)
         self._alive = value, grad  # a view does not keep the memory of what it shows
-        self.gradient = self._card.gradient(grad, ())
+        self.gradient = self.card.gradient(grad, ())
         self.nfev += 1
         self.njev += 1
         if gpu.is_device_array(value):
-            return nan, self._card.number(value)
+            return nan, self.card.number(value)
         return as_scalar(value), None
 
 
@@ -437,11 +466,33 @@ class Points:
         self._previous = card.array(zeros) if moves else None
         parts = np.zeros(launcher.parts)
         self._tops = tuple(card.array(parts) if k == 0 or moves else None for k in range(3))
-        rows = np.zeros((LOOK_EVERY + 1, COLUMNS))
-        rows[-1, [BEST_FUN, FINITE]] = inf, 1  # the row before the first point
-        self._figures = card.array(rows.ravel())
-        self._count = 0
         self._rates: list[float] = []
+        self._begin(0, inf, 0.0)
+
+    def _begin(self, count: int, best_fun: float, best_norm: float) -> None:
+        """After so many points, let the next one find the row of figures before it."""
+        rows = np.zeros((LOOK_EVERY + 1, COLUMNS))
+        rows[(count - 1) % len(rows), [BEST_FUN, BEST_NORM, FINITE]] = best_fun, best_norm, 1
+        self._figures, self._count = self._card.array(rows.ravel()), count
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What is kept of them, as `to_host` takes it."""
+        kept: dict[str, Any] = {"best": [view for _, view in self._best]}
+        if self._average is not None:
+            kept["average"] = self._average[1]
+        if self._previous is not None:
+            kept["previous"] = self._previous
+        if self._keeps_every:
+            kept["allvecs"] = list(map(self._card.view, self.every))
+        return kept
+
+    def continue_from(self, control: NDArray[Any]) -> None:
+        """Stand after the points that a file has seen, and make room for what it kept of them."""
+        last = control[0]
+        self._begin(int(last["nit"]) + 1, float(last["best_fun"]), float(last["best_norm"]))
+        if self._keeps_every:
+            self.every = [duplicate(self.x) for _ in range(self._count)]
 
     def _like_x(self) -> tuple[Any, Any]:
         """An array of the user's library, and as kernels take it."""
@@ -573,6 +624,8 @@ class Search:
         state, clock, numbers = optimizer.arrays
         self._arrays = (x, self.g, state, clock.view(np.recarray), numbers, options)
         self._tuner = tuner
+        #: What a run is continued from, as `to_host` takes it.
+        self.kept = {"g": self.g, **dict(zip(tuning.NAMES, tuner, strict=True))}
         quietly = np.errstate(all="ignore")  # as in compiled code
         self._propose, self._judge = quietly(names["propose"]), quietly(names["judge"])
 

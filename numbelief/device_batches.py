@@ -6,6 +6,7 @@ queued, here those of `numbelief.epochs`, and the losses of at most `device.LOOK
 to the host at once, each with the largest coordinate of its gradient.
 """
 
+import functools
 from math import prod
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 from numba import types as nb
 from numpy.typing import NDArray
 
+from numbelief import checkpoint, device, epochs, kernels
 from numbelief import cuda as gpu
-from numbelief import device, epochs, kernels
-from numbelief.batches import common_length, parts_of
+from numbelief.batches import common_length, parts_of, sample_of
 from numbelief.device import _top_of
 
 # ---- templates ---------------------------------------------------------------------------------
@@ -162,6 +163,18 @@ class DeviceBatches:
             wrong = rows[self.launcher.card.host(marks) != 0]
             found += [f"row {row} of {self._name}[{i}]" for row in wrong]
         return found
+
+    @functools.cached_property
+    def fingerprint(self) -> str | None:
+        """What tells the data from others, as that of the same `Batches`."""
+        rows = sample_of(self.rows)
+        samples = []
+        for view in self._views:
+            sample = np.empty((len(rows), *view.shape[1:]), view.dtype)
+            for k, row in enumerate(rows.tolist() if sample.size else ()):
+                sample[k] = self.launcher.card.host(view[row : row + 1])[0]
+            samples.append(sample)
+        return checkpoint.fingerprint((self.rows, *samples))
 
     def _each_word(
         self, at: Any, order: Any, first: int, count: int, length: int, *arguments: Any

@@ -34,6 +34,8 @@ _MESSAGES = {
     loop.NONFINITE: "NaN result encountered.",
     STOPPED: "`callback` raised `StopIteration`.",
 }
+# The settings of `loop.CONTROL` that let a point end the run as converged.
+_TOLERANCES = ("gtol", "ftol", "xtol", "goal")
 # Between two looks at the clock; the look itself costs a few microseconds.
 LOOK_EVERY_S = 0.02
 
@@ -165,9 +167,10 @@ def minimize(
     20 ms; after each step with a callback), and only then tolerances, target, maxtime and values
     that are not finite end the run. What was queued counts in nit, nfev, history and the best
     point, up to a point that is not finite. With ``learning_rate="auto"`` a trial brings fun and
-    two results of reductions to the host. x, jac and allvecs are arrays of x0's library. Sets other
-    than a `Box`, ``checkpoint`` and ``resume`` are refused; arrays of JAX are, as nothing may write
-    to them: pass ``cupy.from_dlpack(x0)``.
+    two results of reductions to the host. x, jac and allvecs are arrays of x0's library. For a
+    ``checkpoint`` all that is kept comes to the host; what was saved with x0 on a GPU may go on on
+    a CPU, and the other way round: agreeing to rounding. Sets other than a `Box` are refused;
+    arrays of JAX are, as nothing may write to them: pass ``cupy.from_dlpack(x0)``.
 
     Examples
     --------
@@ -303,7 +306,8 @@ class Run:
         self._probe = None
         if self.optimizer.projection is not None:
             self._probe = np.ones((2, n), dtype)
-        self.kept |= dict(zip(tuning.NAMES, self.tuner, strict=True))
+        if self.automatic:
+            self.kept |= dict(zip(tuning.NAMES, self.tuner, strict=True))
 
     @property
     def most_steps(self) -> float:
@@ -360,9 +364,12 @@ class Run:
     def _begin(self) -> None:
         """Evaluate the first point, or take up a saved run."""
         source = self.settings.resume_from
-        if source is not None:
+        if source is None:
+            self._evaluate_x0()
+        else:
             self._resume(source)
-            return
+
+    def _evaluate_x0(self) -> None:
         fun = self.problem.first(self.x, self.g)
         self.status = self._observe()(fun, math.nan, self.x, self.g, *self.watch())
 
@@ -489,11 +496,27 @@ class Run:
         header, arrays = self.optimizer.snapshot()
         header |= {
             "kind": _KIND,
+            "status": self.status,
             "nfev": self.problem.nfev,
             "njev": self.problem.njev,
         }
-        arrays |= {"g": self.g, "control": self.control, **self.kept}
+        arrays |= {"control": self.control, **self._arrays()}
         checkpoint.write(self.settings.checkpoint, header, arrays)
+
+    def _wanted(self) -> list[str]:
+        """The names of what is kept."""
+        return [name for name, mine in self.kept.items() if mine.size]
+
+    def _arrays(self) -> dict[str, Any]:
+        """The gradient and what is kept, as a file holds them."""
+        return {"g": self.g, **self.kept}
+
+    def _put_back(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """The way back."""
+        self.kept |= {name: arrays[name] for name in self._wanted()}
+        self.g[...] = arrays["g"]
+        if self.automatic:
+            self.tuner = tuple(self.kept[name] for name in tuning.NAMES)
 
     def _save_if_due(self) -> None:
         if self.settings.checkpoint is not None and self.nit % self.settings.checkpoint_every == 0:
@@ -501,24 +524,24 @@ class Run:
 
     def _resume(self, source: Any) -> None:
         header, arrays = checkpoint.read(source, _KIND)
-        restored = restored_optimizer(self.optimizer, header, arrays)
-        wanted = [name for name, mine in self.kept.items() if mine.size]
-        missing = [name for name in wanted if not arrays.get(name, np.empty(0)).size]
+        self.optimizer = restored_optimizer(self.optimizer, header, arrays)
+        missing = [name for name in self._wanted() if not arrays.get(name, np.empty(0)).size]
         if missing:
             raise ValueError(f"the checkpoint was written without {', '.join(missing)}: "
                              "resume with the options of the first run")  # fmt: skip
-        self.optimizer = restored
-        self.g[...] = arrays["g"]
+        now, saved = self.control, arrays["control"]
         for name in loop.FIGURES:
-            self.control[name] = arrays["control"][name]
-        for name in wanted:
-            self.kept[name] = arrays[name]
-        self.tuner = tuple(self.kept[name] for name in tuning.NAMES)
+            now[name] = saved[name]
+        self._put_back(arrays)
         self.problem.nfev, self.problem.njev = header["nfev"], header["njev"]
-        finite = math.isfinite(self.control["fun"][0]) and math.isfinite(self.control["norm"][0])
-        self.status = loop.NONFINITE
-        if finite:
-            self.status = loop.compile_verdict()(self.control)
+        # Where steps are queued, it may be an earlier point than the last that ended the run.
+        ended = header.get("status") in (loop.CONVERGED, loop.PRECISION)
+        if not (math.isfinite(now["fun"][0]) and math.isfinite(now["norm"][0])):
+            self.status = loop.NONFINITE
+        elif ended and all(saved[name] == now[name] for name in _TOLERANCES):
+            self.status = header["status"]
+        else:
+            self.status = loop.compile_verdict()(now)
 
 
 class DeviceRun(Run):
@@ -527,28 +550,29 @@ class DeviceRun(Run):
     problem: device.DeviceProblem
 
     def _allocate(self) -> None:
-        settings, opt = self.settings, self.optimizer
-        for name in ("checkpoint", "resume"):
-            if getattr(settings, name):
-                raise ValueError(f"{name} is not yet available where x0 is on a GPU")
+        settings = self.settings
         self.kept["history"] = np.zeros((int(settings.history), 3))
         self._points = device.Points(
-            opt,
+            self.optimizer,
             average=settings.iterate == "average",
             moves=settings.xtol > 0,
             every=settings.return_all,
         )
-        self._search = None
-        if self.automatic:
-            scaled = settings.max_norm is None and settings.max_value is None
-            self._search = device.Search(opt, self.problem, self._points, scaled=scaled)
+
+    @functools.cached_property
+    def _search(self) -> device.Search | None:
+        """The automatic rate, around the optimizer that may have come from a file."""
+        if not self.automatic:
+            return None
+        scaled = self.settings.max_norm is None and self.settings.max_value is None
+        return device.Search(self.optimizer, self.problem, self._points, scaled=scaled)
 
     @property
     def most_steps(self) -> float:
         """A look at the figures is one at the clock, too."""
         return device.LOOK_EVERY
 
-    def _begin(self) -> None:
+    def _evaluate_x0(self) -> None:
         if self._search is None:
             value, place = self.problem.evaluate()
         else:
@@ -591,6 +615,24 @@ class DeviceRun(Run):
 
     def _all_points(self) -> list[Any]:
         return self._points.every[: self.nit + 1]
+
+    def _on_card(self) -> dict[str, Any]:
+        """What is kept there, by name."""
+        search = {} if self._search is None else self._search.kept
+        return {**self._points.kept, **search}
+
+    def _wanted(self) -> list[str]:
+        return [*super()._wanted(), *self._on_card()]
+
+    def _arrays(self) -> dict[str, Any]:
+        there = {"g": self._gradient, **self._on_card()}
+        return self.kept | device.to_host(there, self.problem.card)
+
+    def _put_back(self, arrays: dict[str, NDArray[Any]]) -> None:
+        self.kept |= {name: arrays[name] for name in super()._wanted()}
+        self.problem.gradient = self.problem.card.array(arrays["g"])
+        self._points.continue_from(self.control)
+        device.from_host(arrays, self._on_card(), self.problem.card)
 
 
 class _Hooks:
@@ -669,10 +711,11 @@ def restored_optimizer(
     restored = Optimizer.from_snapshot(
         header, arrays, mine.x, rule=mine.rule, feasible_set=mine.feasible_set
     )
-    if restored.options[1:3] != mine.options[1:3]:
+    saved, given = ((opt._max_norm, opt._max_value) for opt in (restored, mine))
+    if saved != given:
         raise ValueError(
             "the checkpoint does not match: (max_norm, max_value) = "
-            f"{restored.options[1:3]} in the file, {mine.options[1:3]} given"
+            f"{saved} in the file, {given} given"
         )
     return restored
 

@@ -188,7 +188,10 @@ def minimize_stochastic(
     apart (or some 20 ms; after each step with a ``step_callback``), and only then maxtime, or a
     value that is not finite, ends the run. What was queued after such a value counts in nfev and
     njev alone; to name its rows, a byte for each row of the batch comes to the host. x and jac are
-    arrays of x0's library. Sets other than a `Box`, ``checkpoint`` and ``resume`` are refused.
+    arrays of x0's library. For a ``checkpoint`` the vectors of the run come to the host, and a few
+    rows of data, by which it is known again; what was saved with x0 on a GPU may go on on a CPU,
+    and the other way round: agreeing to rounding. A batch that ends the run leaves the file as it
+    was, since the steps queued after it have moved x. Sets other than a `Box` are refused.
 
     Examples
     --------
@@ -400,11 +403,11 @@ class _DeviceFeed(_Feed):
         fun, jac, x, *_ = self._objective
         launcher, card = self.launcher, self.launcher.card
         if callable(validation):
-            name = "validation"
-            return lambda p: device.number(validation(launcher.copy(p, x)), card, name), None
+            name, what = "validation", "a function"
+            return lambda p: device.number(validation(launcher.copy(p, x)), card, name), what
         others = device_batches.DeviceBatches(validation, card, "validation")
         problem = device.DeviceProblem(fun, jac, others.whole(), x, card)
-        return lambda p: problem.alone(launcher.copy(p, x)), None
+        return lambda p: problem.alone(launcher.copy(p, x)), others.fingerprint
 
     def first_gradient(self) -> Any:
         return self.launcher.vector()
@@ -727,7 +730,16 @@ class _Training:
             "njev": self.feed.problem.njev,
             **{name: getattr(self, name) for name in _PLACE},
         }
-        checkpoint.write(self.settings.checkpoint, header, {**arrays, "g": self.g, **self.kept})
+        checkpoint.write(self.settings.checkpoint, header, arrays | self._arrays())
+
+    def _arrays(self) -> dict[str, Any]:
+        """The gradient and what is kept, as a file holds them."""
+        return {"g": self.g, **self.kept}
+
+    def _put_back(self, arrays: dict[str, NDArray[Any]]) -> None:
+        """The way back."""
+        for name, mine in self._arrays().items():
+            mine[...] = arrays[name]
 
     def _plan(self) -> dict[str, Any]:
         """What a checkpoint must agree with, besides the data."""
@@ -758,8 +770,7 @@ class _Training:
         planned = int(self.kept["start"])
         with checkpoint.refusing_damage(source):
             self.kept["history"] = np.zeros((place["epoch"], 3))
-            for name, mine in {**self.kept, "g": self.g}.items():
-                mine[...] = arrays[name]
+            self._put_back(arrays)
             if not 0 <= place["batch"] < self.feed.count:
                 raise ValueError(f"there is no batch {place['batch']}")
         for name, value in place.items():
@@ -783,9 +794,6 @@ class _DeviceTraining(_Training):
     feed: _DeviceFeed
 
     def _allocate(self) -> None:
-        for name in ("checkpoint", "resume"):
-            if getattr(self.settings, name):
-                raise ValueError(f"{name} is not yet available where x0 is on a GPU")
         self._launcher = self.feed.launcher
         self.x = self._launcher.card.x
         super()._allocate()
@@ -817,6 +825,16 @@ class _DeviceTraining(_Training):
         if self.status == loop.RUNNING and not self._is_finite(self._point()):
             self.status = loop.NONFINITE  # an exception came before the look
         return super().result()
+
+    def _save(self) -> None:
+        if self.nit == self.optimizer.t:  # else x has been moved by steps that do not count
+            super()._save()
+
+    def _arrays(self) -> dict[str, Any]:
+        return device.to_host({"g": self._gradient, **self.kept}, self._launcher.card)
+
+    def _put_back(self, arrays: dict[str, NDArray[Any]]) -> None:
+        device.from_host(arrays, {"g": self.g, **self.kept}, self._launcher.card)
 
 
 # Where a run stands, in the header of its file.

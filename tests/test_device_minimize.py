@@ -334,6 +334,114 @@ def test_a_search_where_nothing_leads_down():
     assert ours.status == 2
 
 
+# ---- checkpoints
+
+AVERAGE = {"iterate": "average", "xtol": 1e-9, "ftol": 1e-9, "history": True, "return_all": True}
+RUNS = {
+    "average": (AdaBelief(schedules.inverse_sqrt(0.1)), [(-2, 0.9)] * 2, AVERAGE),
+    "last": (RULES["Lookahead"], None, {"iterate": "last", "max_norm": 1.0}),
+    "best": (SGD(lambda t: 1e-3 if t < 5 else 1e-12), None, {"xtol": 1e-6}),  # it ends by xtol
+    "auto": (AdaBelief(), [(-2, 0.9)] * 2, AVERAGE | {"iterate": "last"}),
+}
+
+
+class Interrupted(Exception):
+    pass
+
+
+def go(rule, bounds, options, maxiter=5, card=True, calls=None, **more):
+    """Minimize on the card or on the CPU; the call of fun after so many is interrupted."""
+    left = iter(range(calls)) if calls else None
+
+    def fun(x):
+        if left is not None and next(left, None) is None:
+            raise Interrupted
+        return rosenbrock(x)
+
+    x0 = np.array([-1.2, 0.8])
+    functions, x0 = (fun, rosenbrock_grad), gpu.to_device(x0) if card else x0
+    fun, jac = map(on_card, functions) if card else functions
+    options = {"maxiter": maxiter, "checkpoint_every": 2, **options, **more}
+    return minimize(fun, x0, jac=jac, method=rule, bounds=bounds, options=options)
+
+
+def as_arrays(result):
+    """What a result holds, on the host."""
+    names = ("x", "jac", "fun", "nit", "nfev", "njev", "status", "message")
+    values = [result[name] for name in names]
+    values += result.get("history", {}).values()
+    values += result.get("allvecs", [])
+    return [host(each) if cuda.is_device_array(each) else np.asarray(each) for each in values]
+
+
+def assert_same(ours, theirs, rtol=0):
+    """To the bit, or to rounding."""
+    for mine, other in zip(as_arrays(ours), as_arrays(theirs), strict=True):
+        assert mine.dtype == other.dtype
+        if rtol and mine.dtype.kind == "f":
+            np.testing.assert_allclose(mine, other, rtol, rtol)
+        else:
+            np.testing.assert_array_equal(mine, other)
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize("name", RUNS)
+def test_resumed_runs(name, tmp_path):
+    """To the bit where they began, to rounding on the other of card and CPU."""
+    whole = go(*RUNS[name])
+    assert whole.status == (name != "best")
+    for card in (True, False):
+        path = tmp_path / f"{card}"
+        with pytest.raises(Interrupted):
+            go(*RUNS[name], card=card, calls=5, checkpoint=path)
+        there = go(*RUNS[name], resume=path)
+        assert_same(there, whole, 0 if card else 1e-9)
+        if card:
+            assert_same(go(*RUNS[name], card=False, resume=path), whole, 1e-9)
+            go(*RUNS[name], resume=path, checkpoint=path)
+            assert_same(go(*RUNS[name], resume=path), whole)  # it had ended
+
+
+@quiet
+@needs_gpu
+def test_a_run_that_had_ended_goes_on_for_other_tolerances(tmp_path, monkeypatch):
+    """It was not the last point that ended it, but one before, of a lower gradient."""
+    monkeypatch.setattr(sys.modules["numbelief.minimize"], "LOOK_EVERY_S", 1e9)
+    path = tmp_path / "run"
+    rule = SGD(lambda t: 0.5 if t < 6 else 3.0)
+
+    def go(gtol, **options):
+        return minimize(
+            on_card(lambda x: float(x @ x) / 2), gpu.to_device(X0[:2]), jac=on_card(np.copy),
+            method=rule, options={"maxiter": 9, "gtol": gtol, "iterate": "last", **options},
+        )  # fmt: skip
+
+    ended = go(0.1, checkpoint=path)
+    assert (ended.status, ended.nit) == (0, 9)
+    assert abs(host(ended.jac)).max() > 0.1
+    assert_same(go(0.1, resume=path), ended)
+    on = go(1e-3, resume=path, maxiter=11)
+    assert (on.status, on.nit) == (1, 11)
+    assert_same(on, go(1e-3, maxiter=11))
+
+
+@quiet
+@needs_gpu
+def test_resume_refuses_another_run(tmp_path):
+    rule, path = SGD(0.01), tmp_path / "run"
+    go(rule, None, {}, 2, checkpoint=path)
+    for message, other in {
+        "learning_rate = 0.01 in the file, 0.02 given": (SGD(0.02), None, {}),
+        "learning_rate = 0.01 in the file, None given": (SGD(), None, {}),
+        "other bounds or set": (rule, [(-2, 2)] * 2, {}),
+        r"\(None, None\) in the file, \(1.0, None\) given": (rule, None, {"max_norm": 1.0}),
+        "without history, average, previous, allvecs": (rule, None, AVERAGE),
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            go(*other, resume=path)
+
+
 # ---- refusals
 
 
@@ -346,8 +454,6 @@ def test_a_search_where_nothing_leads_down():
         ({"fun": 3}, TypeError, "fun must be callable, got 3"),
         ({"fun": numba.njit(value)}, TypeError, "fun must be a Python function of device arrays"),
         ({"options": {"compiled": True}}, TypeError, "a loop in machine code is not possible"),
-        ({"options": {"checkpoint": "run"}}, ValueError, "checkpoint is not yet available"),
-        ({"options": {"resume": "run"}}, ValueError, "resume is not yet available where x0 is on"),
         ({"feasible_set": Ball()}, ValueError, "feasible_set must be a Box on a GPU"),
         ({"x0": np.array([1.0, np.nan])}, ValueError, "x0 must be finite"),
         ({"x0": np.array([1, 2])}, TypeError, "x must be float32 or float64, got int64"),

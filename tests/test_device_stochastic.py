@@ -22,7 +22,7 @@ from numbelief import (
     minimize_stochastic,
     schedules,
 )
-from numbelief.batches import Order
+from numbelief.batches import Batches, Order
 from numbelief.sets import Ball
 
 RANDOM = np.random.default_rng(7)
@@ -339,6 +339,127 @@ def test_x0_outside_the_bounds_is_moved():
     np.testing.assert_array_equal(host(result.x), np.full(3, 0.5))
 
 
+# ---- checkpoints
+
+RUNS = {
+    "average": {"options": {"iterate": "average", "average_from": 0.3}},
+    "ema": {"options": {"iterate": "ema"}, "validation": (A[:4], B[:4]), "bounds": [(-2, 1.1)] * 3},
+    "Lookahead": {"method": RULES["Lookahead"], "validation": True, "options": {"max_norm": 1.0}},
+    "whole": {"batch_size": None, "epochs": 5, "method": SGD(lambda t: 0.3 if t < 3 else 3.0)},
+}
+
+
+class Interrupted(Exception):
+    pass
+
+
+def go(given, on_gpu=True, stop=None, **options):
+    """Train on the card or on the CPU; the step after so many is interrupted."""
+
+    def interrupt(intermediate_result):
+        if intermediate_result.nit == stop:
+            raise Interrupted
+
+    data, x0 = (A, B), np.ones(3)
+    examine = given.get("validation")
+    if examine is True:
+        examine = on_card(lambda x: value(x, A, B)) if on_gpu else lambda x: value(x, A, B)
+    if on_gpu:
+        x0, data = gpu.to_device(x0), card(*data)
+        examine = card(*examine) if isinstance(examine, tuple) else examine
+    fun, jac = FORMS["together"] if on_gpu else (value, slope)
+    options = {"checkpoint_every": 2, **given.get("options", {}), **options}
+    if stop:
+        options["step_callback"] = interrupt
+    given = {"batch_size": 5, "epochs": 2, "method": RULES["AdaBelief"], "seed": 5, **given}
+    given |= {"validation": examine, "options": options}
+    return minimize_stochastic(fun, x0, data, jac=jac, **given)
+
+
+def assert_same(ours, theirs, rtol=0):
+    """To the bit, or to rounding."""
+    for name in ("x", "jac", "fun", "nit", "nfev", "njev", "epochs", "status", "message"):
+        mine, other = (
+            host(run[name]) if cuda.is_device_array(run[name]) else run[name]
+            for run in (ours, theirs)
+        )
+        if rtol and name in ("x", "jac", "fun"):
+            np.testing.assert_allclose(mine, other, rtol, rtol)
+        else:
+            np.testing.assert_array_equal(mine, other)
+    for name, figures in theirs.history.items():
+        np.testing.assert_allclose(ours.history[name], figures, rtol)
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize("name", RUNS)
+def test_resumed_runs(name, tmp_path):
+    """To the bit where they began, to rounding on the other of card and CPU."""
+    given, path = RUNS[name], tmp_path / "run"
+    whole = go(given)
+    for stop in (3, 5):  # after an epoch, and within one
+        with pytest.raises(Interrupted):
+            go(given, stop=stop, checkpoint=path)
+        assert_same(go(given, resume=path), whole)
+    assert_same(go(given, on_gpu=False, resume=path), whole, 1e-9)
+    with pytest.raises(Interrupted):
+        go(given, on_gpu=False, stop=5, checkpoint=path)
+    ended = go(given, resume=path, checkpoint=path)
+    assert_same(ended, whole, 1e-9)
+    assert_same(go(given, resume=path), ended)
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize("checkpoint_every", [2, 0])
+def test_a_batch_that_ends_the_run_leaves_the_file_as_it_was(
+    checkpoint_every, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sys.modules["numbelief.stochastic"], "LOOK_EVERY_S", 1e9)
+    path, calls = tmp_path / "run", []
+
+    def turn(*args):
+        calls.append(args)
+        return value(*args) * (np.nan if wrong and len(calls) == 5 else 1)
+
+    options = {"checkpoint": path, "checkpoint_every": checkpoint_every, "resume": True}
+    functions = on_card(turn), on_card(slope)
+    wrong = True
+    result = train(functions, options=options)
+    assert (result.status, result.nit) == (3, 4)
+    wrong = False
+    whole = train()
+    np.testing.assert_array_equal(host(train(functions, options=options).x), host(whole.x))
+
+
+@quiet
+@needs_gpu
+def test_resume_refuses_another_run(tmp_path):
+    path = tmp_path / "run"
+    train(epochs=1, validation=(A, B), options={"checkpoint": path})
+    for message, other in {
+        "data = ": {"data": (A + 1, B)},
+        "validation = ": {"validation": (A[:4], B[:4])},
+        "rows = 13 in the file, 12 given": {"data": (A[:12], B[:12])},
+        "iterate = ": {"options": {"iterate": "ema"}},
+        "learning_rate = 0.1 in the file, 0.2 given": {"method": SGD(0.2)},
+        "other bounds or set": {"bounds": [(-2, 2)] * 3},
+        r"\(None, None\) in the file, \(1.0, None\) given": {"options": {"max_norm": 1.0}},
+    }.items():
+        other = {"validation": (A, B), **other}
+        with pytest.raises(ValueError, match=message):
+            train(**other | {"options": {"resume": path, **other.get("options", {})}})
+
+
+@needs_gpu
+def test_data_have_the_fingerprint_that_they_have_on_the_cpu():
+    kinds = [("f4", (2,)), ("?", ()), ("c16", (2, 3)), ("i1", (0,))]
+    parts = tuple(RANDOM.integers(0, 9, (99, *shape)).astype(kind) for kind, shape in kinds)
+    there = device_batches.DeviceBatches(card(*parts), cuda.Card(gpu.to_device(np.ones(2))))
+    assert there.fingerprint == Batches(parts).fingerprint
+
+
 # ---- refusals
 
 
@@ -353,8 +474,6 @@ def card(*arrays):
         ({"jac": None}, ValueError, "jac must be a callable, True or 'inplace' where x0"),
         ({"fun": numba.njit(value)}, TypeError, "fun must be a Python function of device arrays"),
         ({"options": {"compiled": True}}, TypeError, "a loop in machine code is not possible"),
-        ({"options": {"checkpoint": "run"}}, ValueError, "checkpoint is not yet available"),
-        ({"options": {"resume": "run"}}, ValueError, "resume is not yet available where x0 is on"),
         ({"feasible_set": Ball()}, ValueError, "feasible_set must be a Box on a GPU"),
         ({"data": ()}, ValueError, "data must hold at least one array"),
         ({"data": lambda: (*card(A), B)}, TypeError, r"data\[1\] must be an array on the GPU, "
