@@ -77,6 +77,7 @@ newton: Any
 apart: Any
 sizes: Any
 fall: Any
+drop: Any
 defect: Any
 orthogonalize: Any
 respond: Any
@@ -256,7 +257,7 @@ def _approach(r, steps, index, gap, slope, target, unit, pace, heavy, a, b, anew
             size += found[1]
             slope += found[2]
         gap = total - target
-        if abs(gap) <= SUM_ULPS / 2 * EPS * (size + abs(target)):
+        if abs(gap) <= SUM_ULPS / 2 * EPS * (size + abs(target)) < inf:
             return t, 0.0, slope, near, far
         if gap * way > 0:
             near = way * t
@@ -400,6 +401,7 @@ def _solve(x, steps, r, index, target, equal, pace, heavy, a, b):
             unit = 1 / power_of_two(largest)
             if outside == 0 and (gap <= slack if not equal else abs(gap) <= slack):
                 return -1.0, slack
+            equal |= gap > 0  # what moves along d goes no further than to the hyperplane
         if (gap <= 0 and not equal) or abs(gap) <= SUM_ULPS / 2 * EPS * (size + abs(target)):
             break
     gap = gap if equal else max(gap, 0.0)
@@ -535,9 +537,8 @@ def _ball(x, steps, block):
     slack = rounding(x) * (1 + size)
     if distance <= 1 + slack:
         return 0.0
-    if not distance < 1e300:  # the ball is a point
-        for i in range(n):
-            x[i] = middle(c, i)
+    if not distance < 1e300:
+        drop(x, steps, c, radius)
         return 0.0
     if heavy >= 1:  # those that were to stay must move, now that the others have
         for i in range(n):
@@ -558,6 +559,27 @@ def _ball(x, steps, block):
         for i in range(n):
             x[i] = middle(c, i) + (np.float64(x[i]) - middle(c, i)) * ratio
     return 0.0
+
+
+def _drop(x, steps, c, radius):
+    """Move x to the ball from infinitely far away: along (x - c) / steps."""
+    far, stays, least = 0.0, False, inf
+    for i in range(x.size):
+        offset = abs(np.float64(x[i]) - middle(c, i))
+        far = max(far, offset)
+        stays |= steps[i] == 0 and offset > 0
+        least = min(least, np.float64(steps[i]) if steps[i] > 0 else inf)
+    total = 0.0
+    for again in range(2):
+        for i in range(x.size):
+            share = least / np.float64(steps[i]) if steps[i] > 0 else 1.0
+            if stays:  # of those that were to stay, alone
+                share = 0.0 if steps[i] > 0 else 1.0
+            way = (np.float64(x[i]) - middle(c, i)) / far * share
+            if again:
+                x[i] = middle(c, i) + (radius * way / sqrt(total) if total > 0 else 0.0)
+            else:
+                total += way * way
 
 
 def _fall(x, steps, c, scale, pace, spread, t, lo, hi):
@@ -1110,6 +1132,7 @@ def _compile(kind: str, number: Any) -> Any:
         bound["moments"] = lifted(_moments, **_FAST)
         bound["newton"] = lifted(_newton, inline=False)
         bound["fall"] = lifted(_fall, **_FAST)
+        bound["drop"] = lifted(_drop, inline=False)
     elif template is _affine:
         bound["defect"] = lifted(_defect, **_FAST)
         bound["orthogonalize"] = lifted(_orthogonalize, **_FAST)

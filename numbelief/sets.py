@@ -103,7 +103,7 @@ class FeasibleSet:
         # Far below the rounding of y, a set that is the point 0 leaves something of it.
         rounded = _NOTHING * float(np.abs(x).max())
         left = self._projector(n, x.dtype)(x, steps)
-        if left > rounded:
+        if not left <= rounded:
             self._report(left, x)
         return x
 
@@ -886,20 +886,7 @@ class BoxHyperplane(FeasibleSet):
         return np.minimum(*ends), np.maximum(*ends)
 
     def _projector(self, n: int, dtype: Any) -> Projector:
-        normal, offset = _unit(self.normal, self.offset)
-        ends = self.lower, self.upper
-        if dtype == np.float32:
-            ends = Box(*ends).limits(n, dtype)
-        bounds = np.stack(ends, axis=1, dtype=np.float64)
-        return Projector(
-            "cut box",
-            n,
-            dtype,
-            arrays=[normal, bounds],
-            numbers=[offset, self.equality],
-            scratch=n,
-            index=n,
-        )
+        return _cut_box(n, dtype, self._pieces(n))
 
     def _contains(self, x: NDArray[Any], tol: Any, ulp: float) -> bool:
         terms = self.normal * x
@@ -1060,11 +1047,12 @@ class Intersection(FeasibleSet):
     .. math:: x(\mu) = \operatorname*{argmin}_{l \le x \le u}
         \sum_i \tfrac{a_i}{2} (x_i - y_i)^2 + \sum_k \mu_k h_k(x)
 
-    for the multipliers :math:`\mu` at which this least value is greatest. Newton's method finds
-    them, in O(m² n) operations a step, and ends where no constraint is violated by more than
-    ``tol`` times its terms. If it does not get there, ``project`` warns with the residual, or
-    raises ValueError if that is large, as it is where the sets have no point in common. It may fail
-    in metrics whose weights differ by more than 1e8, and where sets only just touch.
+    for the multipliers :math:`\mu` at which this least value is greatest. That of a single flat
+    constraint is found exactly, as by `BoxHyperplane`. Otherwise Newton's method finds them, in
+    O(m² n) operations a step, and ends where no constraint is violated by more than ``tol`` times
+    its terms. If it does not get there, ``project`` warns with the residual, or raises ValueError
+    if that is large, as it is where the sets have no point in common. It may fail in metrics whose
+    weights differ by more than 1e8, and where sets only just touch.
 
     A linear minimum is a projection from far away, repeated until it is proved to rounding; it
     needs a bounded set, or flat sides. The diameters are exact coordinate by coordinate for up to
@@ -1124,7 +1112,9 @@ class Intersection(FeasibleSet):
         return next((each.size for each in self.sets if each.size is not None), None)
 
     def _projector(self, n: int, dtype: Any) -> Projector:
-        lower, upper, cuts = self._pieces(n)
+        pieces = lower, upper, cuts = self._pieces(n)
+        if len(cuts) == 1 and cuts[0].kind in (LINEAR, EQUATION):
+            return _cut_box(n, dtype, pieces)  # exact, in any metric
         ends = Box(lower, upper).limits(n, dtype)
         return Projector(
             "intersection",
@@ -1150,15 +1140,19 @@ class Intersection(FeasibleSet):
         return _Pieces(lower, upper, [cut for each in pieces for cut in each.cuts])
 
     def _report(self, left: float, x: NDArray[Any]) -> None:
-        system = self._system(x.size)
-        if system is not None:
-            _minimize(system, np.zeros(x.size))  # raises where the set is empty
         message = (
             f"the projection onto the Intersection has not converged after {self.maxiter} of "
             f"Newton's steps: the residual is {left:.3g}"
         )
-        if system is None and left > 1e-6 * float(np.abs(x).max()):
-            raise ValueError(f"{message}. The sets may have no point in common")
+        system = self._system(x.size)
+        if system is not None:
+            _minimize(system, np.zeros(x.size))  # raises where the set is empty
+        elif not left <= 1e-6 * float(np.abs(x).max()):
+            # In the metric of equal weights it does not fail for the metric.
+            there = self._projector(x.size, x.dtype)(x.copy(), np.ones_like(x))
+            known = there <= 1e-6 * float(np.abs(x).max())
+            why = "metric's weights differ too much" if known else "sets may have no common point"
+            raise ValueError(f"{message}. The {why}")
         warnings.warn(message, RuntimeWarning, stacklevel=4)
 
     def _contains(self, x: NDArray[Any], tol: Any, ulp: float) -> bool:
@@ -1265,6 +1259,23 @@ class _Pieces(NamedTuple):
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
     cuts: list[_Cut]
+
+
+def _cut_box(n: int, dtype: Any, pieces: _Pieces) -> Projector:
+    """The projection onto a box with one flat cut."""
+    (cut,) = pieces.cuts
+    ends: Any = pieces.lower, pieces.upper
+    if dtype == np.float32:
+        ends = Box(*ends).limits(n, dtype)
+    return Projector(
+        "cut box",
+        n,
+        dtype,
+        arrays=[cut.row, np.stack(ends, axis=1, dtype=np.float64)],
+        numbers=[cut.side, cut.kind == EQUATION],
+        scratch=n,
+        index=n,
+    )
 
 
 # ---- linear programs ---------------------------------------------------------------------------

@@ -365,3 +365,27 @@ def test_what_has_no_best_point_can_be_printed(place):
     text = str(result)
     assert text.startswith(f"Adam: 60 rounds, loss {result.loss.sum():.6g}\n")
     assert "no best fixed point: " in text and "without end" in text
+
+
+def test_an_exception_of_a_callback_names_its_round():
+    def fails(t, x):
+        if t == 3:
+            raise KeyError("mine")
+        return 0.0, np.zeros(2)
+
+    with pytest.raises(KeyError, match="mine") as caught:
+        online.play("adam", online.CallbackLosses(fails, 2), sets.Ball(1.0), rounds=5)
+    assert caught.value.__notes__ == ["in round 3"]
+    assert caught.value.intermediate_result.rounds == 2
+
+
+@pytest.mark.parametrize("x0", [[1j, 0], "ab", ["a", "b"]])
+def test_x0_holds_real_numbers(x0):
+    with pytest.raises(TypeError, match="x0 must hold real numbers, got dtype"):
+        online.play("adam", online.LinearLosses([[1.0, 0.0]] * 3), sets.Ball(1.0), x0=x0)
+
+
+def test_a_moving_comparator_is_finite():
+    result = online.play("adam", online.LinearLosses([[1.0, 0.0]] * 3), sets.Ball(1.0))
+    with pytest.raises(ValueError, match="points must be finite, got .* for round 2"):
+        result.regret.dynamic([[0.0, 0.0], [np.nan, 0.0], [0.0, 0.0]])

@@ -260,6 +260,48 @@ def test_tiny_and_huge_sets(name, scale):
             assert_nearest(s, y, a)
 
 
+FAR = [
+    (L1Ball(1.0), [1e16], None, [1.0]),
+    (L1Ball(1.0), [1e16, -5e15], None, [1.0, 0.0]),
+    (L1Ball(1.0, center=5.0), [1e16, 5.0, 5.0], None, [6.0, 5.0, 5.0]),
+    (L1Ball(1e-100), [1e-92, 1e-93], None, [1e-100, 0.0]),
+    (L1Ball(1.0), [1e17, -1e17], [1.0, 1.0 + 1e-9], [0.0, -1.0]),
+    (BoxHyperplane(0.0, 2.0, [1.0, 1.0], 1.0, equality=False), [1e16, 5e15], None, [1.0, 0.0]),
+    (Ball(1.0), [3e300, -4e300], None, [0.6, -0.8]),
+    (Ball(1e-300), [3e9, -4e9], None, [6e-301, -8e-301]),
+    (Ball(1.0, center=[1.0, 0.0]), [1e300, 0.0], None, [2.0, 0.0]),
+    (Ball(5.0), [-1e308, 1e308], [3.0, 4.0], [-3.0, 4.0]),
+    (Ball(0.0), [1e300, 1.0], None, [0.0, 0.0]),
+    (Simplex(1e290), [-8e289, 6e289], [5e-12, 1e15], [4e289, 6e289]),
+]
+
+
+@pytest.mark.parametrize(("place", "y", "metric", "nearest"), FAR)
+def test_from_very_far_away(place, y, metric, nearest):
+    x = place.project(y, metric)
+    np.testing.assert_allclose(x, nearest, rtol=1e-15, atol=0)
+
+
+def test_from_very_far_away_in_single_precision():
+    y = np.array([1e17, -3.0], np.float32)
+    for place in (L1Ball(1.0), Ball(1.0)):
+        np.testing.assert_allclose(place.project(y), [1, 0], atol=1e-16)
+
+
+def test_one_flat_constraint_is_exact_in_any_metric():
+    place = Intersection(Box(-1, 1), HalfSpace([1.0, 2.0], -1))
+    x = place.project([1.0, 1.0], [1e-10, 1e10])
+    np.testing.assert_allclose(x, [-1, 0], atol=1e-15)
+    same = BoxHyperplane(-1, 1, [1.0, 2.0], -1, equality=False)
+    np.testing.assert_array_equal(same.project([1.0, 1.0], [1e-10, 1e10]), x)
+
+
+def test_a_metric_that_is_too_much_is_not_called_an_empty_set():
+    place = Intersection(Ball(1.0), HalfSpace([0.34, 0.47], 0.14))
+    with pytest.raises(ValueError, match="residual is .* metric's weights differ too much"):
+        place.project([2.5, 5.5], [1e10, 1e-10])
+
+
 @pytest.mark.parametrize("name", ["ball", "l1 ball", "simplex", "box with equation"])
 def test_large_n(name):
     n = 50_000
@@ -433,7 +475,7 @@ def test_an_empty_intersection_says_so():
     with pytest.raises(ValueError, match=r"empty intersection"):
         Intersection(Ball(), Ball(1.0, [3.0, 0.0])).project([0.0, 0.0])
     apart = Intersection(Ball(), Ball(1.0, [1.5, 1.5]))
-    with pytest.raises(ValueError, match=r"residual is .* no point in common"):
+    with pytest.raises(ValueError, match=r"residual is .* no common point"):
         apart.project([0.0, 0.0])
     x = np.zeros(2)
     assert apart.projector(2, np.float64)(x, x + 1) > 0.05

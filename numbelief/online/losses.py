@@ -973,6 +973,10 @@ def _points(points: ArrayLike, rounds: int, n: int) -> NDArray[np.float64]:
         table = table.reshape(-1, 1)
     if table.shape != (rounds, n):
         raise ValueError(f"points must have shape ({rounds}, {n}), got {np.shape(points)}")
+    wrong = ~np.isfinite(table).all(axis=1)
+    if wrong.any():
+        t = int(np.argmax(wrong))
+        raise ValueError(f"points must be finite, got {table[t]} for round {t + 1}")
     return table
 
 

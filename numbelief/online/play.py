@@ -294,7 +294,7 @@ class _Player:
                 )  # fmt: skip
             except native.Raised:
                 self.played = int(objective[2][native.ROW])
-                self.losses(self.played + 1, self.x)
+                self._lose(self.played)
                 raise RuntimeError("the losses raised in machine code, and not again") from None
             self.played = first + done
             if done < count:
@@ -323,8 +323,17 @@ class _Player:
         """The loss of a Python callback."""
         self.played = t
         value: float
-        value, g[:] = self.losses(t + 1, x)
+        value, g[:] = self._lose(t, x)
         return value
+
+    def _lose(self, t: int, x: NDArray[Any] | None = None) -> Any:
+        """The loss of the round after so many, and its gradient, at x or where the game stands."""
+        try:
+            return self.losses(t + 1, self.x if x is None else x)
+        except Exception as error:
+            if f"round {t + 1}" not in str(error):
+                error.add_note(f"in round {t + 1}")
+            raise
 
     def _arrays(self, audited: bool) -> tuple[Any, Any]:
         """What a step takes: (state, clock, numbers) and options."""
@@ -542,9 +551,14 @@ def _first_point(
         if positive_only:
             return np.full(n, place.total / n)  # type: ignore[union-attr]
         return np.zeros(n) if place is None else place.project(np.zeros(n))
-    x = as_array(x0, "x0").astype(np.float64).reshape(-1) if np.ndim(x0) < 2 else np.asarray(x0)
+    given = as_array(x0, "x0")
+    if given.dtype.kind not in "fiub":
+        raise TypeError(f"x0 must hold real numbers, got dtype {given.dtype}")
+    x = given.astype(np.float64)
+    if x.ndim == 0:
+        x = x.reshape(1)
     if x.shape != (n,):
-        raise ValueError(f"x0 must have shape ({n},), as losses, got {np.shape(x0)}")
+        raise ValueError(f"x0 must have shape ({n},), as losses, got {given.shape}")
     if not np.isfinite(x).all():
         raise ValueError(f"x0 must be finite, got {x0!r}")
     if place is not None and not place.contains(x):

@@ -123,7 +123,7 @@ class Regret:
         Parameters
         ----------
         points : array_like of shape (T, n), optional
-            One for each round.
+            One for each round, in the feasible set or not.
         segments : sequence of int, optional
             Where segments begin and end: increasing, from 0 to the number T of rounds played.
 
