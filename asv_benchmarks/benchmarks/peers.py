@@ -387,6 +387,17 @@ def batches(quick: bool) -> Iterator[Row]:
     share = ratio(seconds, "optimizer", "step")
     work = "the optimizer's share of a step of a NumPy network with two layers of 1000 units"
     yield Row(work, "", share, at_most=0.1)
+    for size in (400, 1000):
+        found = side_by_side(stochastic.beside(size), calls=1, rounds=1 if quick else 7)
+        ms = {
+            name: float(np.median(each)) / stochastic.PRODUCTS * 1e3 for name, each in found.items()
+        }
+        auto, *others = ms["auto"], ms["serial"], ms["parallel"]
+        work = (
+            f"a product of {size} x {size} matrices and a step, n = 1.8e6: over the better target"
+        )
+        measured = f"auto {auto:.3g}, serial {others[0]:.3g}, parallel {others[1]:.3g} ms"
+        yield Row(work, measured, auto / min(others))
 
 
 def lookahead(quick: bool) -> Iterator[Row]:

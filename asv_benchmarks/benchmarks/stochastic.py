@@ -17,7 +17,7 @@ from numbelief.batches import Batches, Order
 from .common import Step, numbers, ratio, side_by_side
 
 ROWS, PIXELS, CLASSES, BATCH = 5_000, 784, 10, 128
-RATE, EPOCHS = 1e-3, 5
+RATE, EPOCHS, PRODUCTS = 1e-3, 5, 100
 
 
 @numba.njit
@@ -222,7 +222,7 @@ def beside(size: int, n: int = 1_800_000) -> dict[str, Step]:
     g = numbers(n, seed=1)
 
     def both(optimizer):
-        for _ in range(100):
+        for _ in range(PRODUCTS):
             np.matmul(matrix, matrix, out=product)
             optimizer.step(g)
 
