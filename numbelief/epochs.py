@@ -92,8 +92,8 @@ def bind(rule: Rule, evaluate: Any, *, parallel: bool, nogil: bool) -> Any:
 
     def compile(parallel: bool) -> dict[str, Any]:
         return {
-            "average": _compile_part(_average, parallel),
             "step": kernels.compile_step(rule, parallel=parallel, nogil=nogil),
+            "average": _compile_part(_average, parallel),
         }
 
     return kernels.lift(

@@ -536,12 +536,12 @@ class Run:
         self.problem.nfev, self.problem.njev = header["nfev"], header["njev"]
         # Where steps are queued, it may be an earlier point than the last that ended the run.
         ended = header.get("status") in (loop.CONVERGED, loop.PRECISION)
-        if not (math.isfinite(now["fun"][0]) and math.isfinite(now["norm"][0])):
-            self.status = loop.NONFINITE
-        elif ended and all(saved[name] == now[name] for name in _TOLERANCES):
+        if ended and all(saved[name] == now[name] for name in _TOLERANCES):
             self.status = header["status"]
-        else:
+        elif math.isfinite(now["fun"][0]) and math.isfinite(now["norm"][0]):
             self.status = loop.compile_verdict()(now)
+        else:
+            self.status = loop.NONFINITE
 
 
 class DeviceRun(Run):

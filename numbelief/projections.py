@@ -562,24 +562,25 @@ def _ball(x, steps, block):
 
 
 def _drop(x, steps, c, radius):
-    """Move x to the ball from infinitely far away: along (x - c) / steps."""
-    far, stays, least = 0.0, False, inf
-    for i in range(x.size):
-        offset = abs(np.float64(x[i]) - middle(c, i))
-        far = max(far, offset)
-        stays |= steps[i] == 0 and offset > 0
-        least = min(least, np.float64(steps[i]) if steps[i] > 0 else inf)
-    total = 0.0
-    for again in range(2):
+    """Move x to the ball from infinitely far away: along (x - c) / steps, after what has step 0."""
+    left = radius
+    for moving in (False, True):
+        far, least, total = 0.0, inf, 0.0
         for i in range(x.size):
-            share = least / np.float64(steps[i]) if steps[i] > 0 else 1.0
-            if stays:  # of those that were to stay, alone
-                share = 0.0 if steps[i] > 0 else 1.0
-            way = (np.float64(x[i]) - middle(c, i)) / far * share
-            if again:
-                x[i] = middle(c, i) + (radius * way / sqrt(total) if total > 0 else 0.0)
-            else:
-                total += way * way
+            if (steps[i] > 0) == moving:
+                far = max(far, abs(np.float64(x[i]) - middle(c, i)))
+                least = min(least, np.float64(steps[i]))
+        for turn in range(2):
+            for i in range(x.size):
+                if (steps[i] > 0) == moving and far > 0:
+                    way = (np.float64(x[i]) - middle(c, i)) / far
+                    way *= least / np.float64(steps[i]) if moving else 1.0
+                    if turn == 0:
+                        total += way * way
+                    elif moving or far * sqrt(total) > left:
+                        x[i] = middle(c, i) + left * way / sqrt(total)
+        if not moving and far > 0:  # how far the others may be
+            left *= sqrt(max(0.0, 1 - (far * sqrt(total) / left) ** 2)) if left > 0 else 0.0
 
 
 def _fall(x, steps, c, scale, pace, spread, t, lo, hi):

@@ -1149,8 +1149,9 @@ class Intersection(FeasibleSet):
             _minimize(system, np.zeros(x.size))  # raises where the set is empty
         elif not left <= 1e-6 * float(np.abs(x).max()):
             # In the metric of equal weights it does not fail for the metric.
-            there = self._projector(x.size, x.dtype)(x.copy(), np.ones_like(x))
-            known = there <= 1e-6 * float(np.abs(x).max())
+            point = np.zeros_like(x)
+            there = self._projector(x.size, x.dtype)(point, np.ones_like(x))
+            known = there <= 1e-6 * float(np.abs(point).max())
             why = "metric's weights differ too much" if known else "sets may have no common point"
             raise ValueError(f"{message}. The {why}")
         warnings.warn(message, RuntimeWarning, stacklevel=4)

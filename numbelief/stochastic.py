@@ -291,7 +291,7 @@ class _Feed:
             compiled = False
         args = batches.take(np.arange(size))  # for their types: the rows are drawn by `begin`
         for i, arg in enumerate(args):
-            if native.is_compiled(fun) and not isinstance(arg, np.ndarray):
+            if native.is_compiled(fun) and hasattr(arg, "tocsr"):
                 raise TypeError(
                     f"data[{i}] must be a NumPy array for a fun that is compiled by Numba, got "
                     f"batches of {type(arg).__name__}: pass a Python function"
@@ -353,6 +353,10 @@ class _Feed:
             return self._run, ()
         run = epochs.compile_epoch(opt.inner, parallel=opt.runs_parallel())
         return run, (self.rows_of_epoch, *self._native)
+
+    def close(self) -> None:
+        """Let go of the loop, which refers to this: the data would outlive the run."""
+        self._run = None
 
     def most_steps(self, timed: bool) -> int:
         """So many steps may be taken before a look at the clock of a timed run."""
@@ -517,6 +521,7 @@ class _Training:
                 error.intermediate_result = self.result()  # type: ignore[attr-defined]
             raise
         finally:
+            self.feed.close()
             if self.bar is not None:
                 self.bar.close()
         if self.settings.disp:

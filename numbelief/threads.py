@@ -97,8 +97,10 @@ def paced(
     def begin(*arguments: Any) -> Any:
         nonlocal wanted, began, chosen
         last, began = began, perf_counter()
-        if last is not None:
-            wanted = choices.send(began - last)
+        try:  # noqa: SIM105  a step is no place for a context manager
+            wanted = wanted if last is None else choices.send(began - last)
+        except (StopIteration, ValueError):  # Ctrl-C ended it, or another thread is in it
+            pass
         chosen = threaded if wanted and are_safe() else serial
         return call(begins, *arguments)
 

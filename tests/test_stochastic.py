@@ -1,5 +1,6 @@
 """minimize_stochastic against a plain loop, its data in every form, and runs that are killed."""
 
+import gc
 import json
 import mmap
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import numba
 import numpy as np
@@ -933,3 +935,15 @@ def test_exceptions_keep_the_result_so_far(fun):
         run(fails, data=data)
     first = int(np.argmax(Order(103, 5, True, False, None).of(0) == 50)) // 16
     assert caught.value.intermediate_result.nit == first
+
+
+def test_the_data_do_not_outlive_the_run():
+    data = A.copy()
+    alive = weakref.ref(data)
+    gc.disable()
+    try:
+        run(data=(data, B), epochs=1)
+        del data
+        assert alive() is None
+    finally:
+        gc.enable()

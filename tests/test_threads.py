@@ -222,3 +222,19 @@ def test_threads_that_are_asked_for_are_used_where_they_are_safe(monkeypatch, sa
     clock = Clock(monkeypatch, 1.0, 2.0, safe=safe)
     clock.play(1_000, threads.paced(clock.functions, True, math.inf))
     assert clock.calls == [safe] * 1_000
+
+
+def test_the_choice_survives_an_interruption(monkeypatch):
+    clock = Clock(monkeypatch, 1.0, 2.0)
+    functions = threads.paced(clock.functions, True)
+    clock.play(10, functions)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threads, "median", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            clock.play(100, functions)
+    clock.play(100, functions)
+    assert len(clock.calls) > 100

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -331,7 +332,7 @@ class _Player:
         try:
             return self.losses(t + 1, self.x if x is None else x)
         except Exception as error:
-            if f"round {t + 1}" not in str(error):
+            if not re.search(rf"round {t + 1}\b", str(error)):
                 error.add_note(f"in round {t + 1}")
             raise
 
