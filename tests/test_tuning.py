@@ -125,12 +125,15 @@ def test_the_table_is_solved():
     assert solved >= 0.95 * len(some)
 
 
-def test_single_precision():
-    for method in ("sgd", "adabelief", "lamb"):
-        x0 = WOOD.astype(np.float32)
-        result = minimize(wood, x0, jac=True, method=method, options={"gtol": 1e-3})
-        assert result.x.dtype == np.float32
-        assert result.fun < 1e-4, (method, result)
+@pytest.mark.parametrize(
+    "method",
+    ["adabelief", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("sgd", "lamb"))],
+)
+def test_single_precision(method):
+    x0 = WOOD.astype(np.float32)
+    result = minimize(wood, x0, jac=True, method=method, options={"gtol": 1e-3})
+    assert result.x.dtype == np.float32
+    assert result.fun < 1e-4, result
 
 
 # ---- units
