@@ -15,7 +15,7 @@ from numba.extending import intrinsic, register_jitable
 from numpy.typing import NDArray
 
 from numbelief import checkpoint, kernels
-from numbelief.checks import as_array
+from numbelief.checks import as_array, as_reals
 
 # Pages of a memory-mapped file count as memory of the process until they are given back to the
 # system. A map of so many bytes may stay.
@@ -89,9 +89,7 @@ class Order:
 
 
 def _as_weights(weights: Any, rows: int) -> NDArray[np.float64]:
-    given = as_array(weights, "weights")
-    if given.dtype.kind not in "fiub":
-        raise TypeError(f"weights must hold real numbers, got dtype {given.dtype}")
+    given = as_reals(weights, "weights")
     if given.shape != (rows,):
         raise ValueError(f"weights must have one number for each of {rows} rows, got {given.shape}")
     wrong = ~(np.isfinite(given) & (given >= 0))

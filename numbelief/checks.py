@@ -102,14 +102,20 @@ def as_gradient(grad: Any, x: NDArray[Any], name: str) -> NDArray[Any]:
     ValueError
         It has another shape than x.
     """
-    array = as_array(grad, name)
-    if array.dtype.kind not in "fiub":
-        got = "None" if grad is None else f"dtype {array.dtype}"
-        raise TypeError(f"{name} must hold real numbers, got {got}")
+    array = as_reals(grad, name)
     if array.shape != x.shape and not (x.size == 1 and array.ndim == 0):
         raise ValueError(f"{name} must have the shape of x, {x.shape}, got {array.shape}")
     with np.errstate(over="ignore"):  # beyond float32 is inf, which callers look for
         return np.array(array, dtype=x.dtype, order="C").reshape(x.shape)
+
+
+def as_reals(value: Any, name: str) -> NDArray[Any]:
+    """What NumPy makes of a user's value, which must hold real numbers."""
+    array = as_array(value, name)
+    if array.dtype.kind not in "fiub":
+        got = "None" if value is None else f"dtype {array.dtype}"
+        raise TypeError(f"{name} must hold real numbers, got {got}")
+    return array
 
 
 def as_array(value: Any, name: str) -> NDArray[Any]:

@@ -17,6 +17,7 @@ import scipy.optimize
 import scipy.sparse
 from numpy.typing import ArrayLike, NDArray
 
+from numbelief.checks import as_reals
 from numbelief.projections import (
     DIAMOND,
     EPS,
@@ -116,8 +117,7 @@ class FeasibleSet:
         tol : float, optional
             By how much more each constraint may be violated.
         """
-        point = np.asarray(x)
-        _real("x", point)
+        point = as_reals(x, "x")
         if point.ndim != 1:
             raise ValueError(f"x must have one dimension, got shape {point.shape}")
         self._count(point.size, "x")
@@ -1383,24 +1383,15 @@ def _freeze(target: Any, **values: Any) -> None:
         object.__setattr__(target, name, value)
 
 
-def _real(name: str, array: NDArray[Any]) -> None:
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, got {array.dtype} {array!r}")
-
-
 def _bound(name: str, value: Any) -> NDArray[np.float64]:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must hold real numbers, got {value!r}")
-    bound = array.astype(np.float64)
+    bound = as_reals(value, name).astype(np.float64)
     if np.isnan(bound).any():
         raise ValueError(f"{name} must not be NaN, got {value!r}")
     return bound
 
 
 def _finite(name: str, value: Any) -> NDArray[np.float64]:
-    array = np.asarray(value)
-    _real(name, array)
+    array = as_reals(value, name)
     _refuse_infinite(name, array)
     return array.astype(np.float64)
 
@@ -1457,8 +1448,7 @@ def _sets(name: str, value: Any) -> tuple[FeasibleSet, ...]:
 
 def _point(name: str, value: Any) -> NDArray[Any]:
     """A copy of a point, of float32 or float64."""
-    given = np.asarray(value)
-    _real(name, given)
+    given = as_reals(value, name)
     if given.ndim != 1:
         raise ValueError(f"{name} must have one dimension, got shape {given.shape}")
     _refuse_infinite(name, given)
@@ -1467,9 +1457,7 @@ def _point(name: str, value: Any) -> NDArray[Any]:
 
 def _steps(metric: Any, n: int, dtype: Any) -> NDArray[Any]:
     """1 / metric, in units of the largest of them, which cannot overflow."""
-    weights = np.asarray(metric)
-    _real("metric", weights)
-    weights = weights.astype(np.float64, copy=False)
+    weights = as_reals(metric, "metric").astype(np.float64, copy=False)
     if weights.shape not in ((), (n,)):
         raise ValueError(f"metric must have shape ({n},), got {weights.shape}")
     least = weights.min()

@@ -1,6 +1,7 @@
 """minimize_stochastic: mini-batches over arrays, from one row a step to all of them."""
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -254,6 +255,9 @@ def _batch_size(given: Any, rows: int) -> int:
 class _Feed:
     """The objective with a batch for its arguments, called from Python or from machine code."""
 
+    #: What machine code needs to call it, besides the rows of the epoch.
+    _native: tuple[Any, ...] | None = None
+
     def __init__(
         self,
         fun: Any,
@@ -290,15 +294,14 @@ class _Feed:
                 )
             compiled = False
         args = batches.take(np.arange(size))  # for their types: the rows are drawn by `begin`
+        in_machine_code = native.is_compiled(fun)
         for i, arg in enumerate(args):
-            if native.is_compiled(fun) and hasattr(arg, "tocsr"):
+            if in_machine_code and hasattr(arg, "tocsr"):
                 raise TypeError(
                     f"data[{i}] must be a NumPy array for a fun that is compiled by Numba, got "
                     f"batches of {type(arg).__name__}: pass a Python function"
                 )
         self.problem = Problem(fun, jac, args, x, place, settings.finite_difference, compiled)
-        self._native: tuple[Any, ...] | None = None
-        self._run: Any = None
         self._blocks: tuple[NDArray[Any], ...] = ()
         if self.problem.native is not None:
             objectives = [self.problem.native] * 2
@@ -344,19 +347,19 @@ class _Feed:
         self.problem.args = self.batches.take(self.rows_of(k))
         return self.problem.evaluate(x, g)
 
-    def bind(self, opt: Optimizer) -> tuple[Any, tuple[Any, ...]]:
-        """The loop of an epoch, and the objective as it takes it."""
-        if self._native is None:
-            if self._run is None:
-                parallel, large = opt.wants_parallel, opt.x.size >= kernels.RELEASE_GIL_FROM
-                self._run = epochs.bind(opt.inner, self.evaluate, parallel=parallel, nogil=large)
-            return self._run, ()
-        run = epochs.compile_epoch(opt.inner, parallel=opt.runs_parallel())
-        return run, (self.rows_of_epoch, *self._native)
+    def bind(self, opt: Optimizer) -> Any:
+        """The loop of an epoch. It refers to this, so that this must not keep it."""
+        if self._native is not None:  # threads may be safe at one look and not at the next
+            return lambda *given: epochs.compile_epoch(opt.inner, parallel=opt.runs_parallel())(
+                *given
+            )
+        large = opt.x.size >= kernels.RELEASE_GIL_FROM
+        return epochs.bind(opt.inner, self.evaluate, parallel=opt.wants_parallel, nogil=large)
 
-    def close(self) -> None:
-        """Let go of the loop, which refers to this: the data would outlive the run."""
-        self._run = None
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The objective of this epoch, as the loop takes it."""
+        return () if self._native is None else (self.rows_of_epoch, *self._native)
 
     def most_steps(self, timed: bool) -> int:
         """So many steps may be taken before a look at the clock of a timed run."""
@@ -396,7 +399,6 @@ class _DeviceFeed(_Feed):
 
     def _pose(self) -> None:
         fun, jac, x, _, settings = self._objective
-        self._run: Any = None
         self.launcher: device.Launcher = self.batches.launcher
         card = self.launcher.card
         self.problem = device.DeviceProblem(fun, jac, (), x, card, settings.compiled)
@@ -423,10 +425,8 @@ class _DeviceFeed(_Feed):
         super().begin(epoch)
         self.batches.draw(self.rows_of_epoch)
 
-    def bind(self, opt: Optimizer) -> tuple[Any, tuple[Any, ...]]:
-        if self._run is None:
-            self._run = device_batches.bind_epoch(opt, self.problem, self.batches)
-        return self._run, ()
+    def bind(self, opt: Optimizer) -> Any:
+        return device_batches.bind_epoch(opt, self.problem, self.batches)
 
     def most_steps(self, timed: bool) -> int:
         return device.LOOK_EVERY
@@ -521,7 +521,6 @@ class _Training:
                 error.intermediate_result = self.result()  # type: ignore[attr-defined]
             raise
         finally:
-            self.feed.close()
             if self.bar is not None:
                 self.bar.close()
         if self.settings.disp:
@@ -556,6 +555,11 @@ class _Training:
         if self.status == loop.RUNNING and self.epoch < self.epochs:
             self._save()
 
+    @functools.cached_property
+    def _loop(self) -> Any:
+        """The loop of an epoch, bound at the first step: a file may bring another optimizer."""
+        return self.feed.bind(self.optimizer)
+
     def _most(self, steps: int) -> int:
         """How many steps may be taken before the next look."""
         if self.step_callback is not None:
@@ -568,13 +572,12 @@ class _Training:
     def _advance(self, count: int) -> int:
         """Take so many steps, fewer if a loss is not finite; return how many were taken."""
         opt = self.optimizer
-        run, objective = self.feed.bind(opt)
         kept = self.kept
         averages = kept["fading"], self.settings.ema_decay, kept["mean"], int(kept["start"])
         rates = opt.rates(count)
         arrays = (rates, self.x, self.g, *opt.arrays, opt.options, kept["losses"], averages)
         try:
-            taken = int(run(self.batch, *arrays, objective))
+            taken = int(self._loop(self.batch, *arrays, self.feed.arguments))
         except native.Raised:  # called from Python, it says of which length
             self.feed.evaluate(self.batch + self.feed.calls, self.x, self.g)
             raise

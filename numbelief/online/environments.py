@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numbelief import sets
-from numbelief.checks import as_array, integer, positive, real
+from numbelief.checks import as_reals, integer, positive, real
 from numbelief.online.losses import LinearLosses, Losses, PortfolioLosses, SquaredLosses
 
 __all__ = [
@@ -391,9 +391,7 @@ def portfolio(
 
 
 def _relatives(prices: ArrayLike) -> NDArray[Any]:
-    table = as_array(prices, "prices")
-    if table.dtype.kind not in "fiu":
-        raise TypeError(f"prices must hold real numbers, got dtype {table.dtype}")
+    table = as_reals(prices, "prices")
     if table.ndim != 2 or len(table) < 2:
         raise ValueError(f"prices must have shape (T + 1, n), T at least 1, got {table.shape}")
     bad = ~(np.isfinite(table) & (table > 0)).all(axis=1)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from numbelief import kernels, native, schedules
-from numbelief.checks import as_array, integer, positive
+from numbelief.checks import as_reals, integer, positive
 from numbelief.online import game
 from numbelief.online.comparators import checkpoints
 from numbelief.online.environments import Environment
@@ -295,7 +295,7 @@ class _Player:
                 )  # fmt: skip
             except native.Raised:
                 self.played = int(objective[2][native.ROW])
-                self._lose(self.played)
+                self._lose(self.played, self.x)
                 raise RuntimeError("the losses raised in machine code, and not again") from None
             self.played = first + done
             if done < count:
@@ -327,10 +327,10 @@ class _Player:
         value, g[:] = self._lose(t, x)
         return value
 
-    def _lose(self, t: int, x: NDArray[Any] | None = None) -> Any:
-        """The loss of the round after so many, and its gradient, at x or where the game stands."""
+    def _lose(self, t: int, x: NDArray[Any]) -> Any:
+        """The loss of the round after so many, and its gradient, at x."""
         try:
-            return self.losses(t + 1, self.x if x is None else x)
+            return self.losses(t + 1, x)
         except Exception as error:
             if not re.search(rf"round {t + 1}\b", str(error)):
                 error.add_note(f"in round {t + 1}")
@@ -552,9 +552,7 @@ def _first_point(
         if positive_only:
             return np.full(n, place.total / n)  # type: ignore[union-attr]
         return np.zeros(n) if place is None else place.project(np.zeros(n))
-    given = as_array(x0, "x0")
-    if given.dtype.kind not in "fiub":
-        raise TypeError(f"x0 must hold real numbers, got dtype {given.dtype}")
+    given = as_reals(x0, "x0")
     x = given.astype(np.float64)
     if x.ndim == 0:
         x = x.reshape(1)
