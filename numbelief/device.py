@@ -95,6 +95,23 @@ def _measure_point(x, g, lower, upper, previous, norms, moves, reaches):
             moves[cuda.blockIdx.x], reaches[cuda.blockIdx.x] = moved, reach
 
 
+def _confine(x, lower, upper, slack, tops):
+    """Clip points, row after row; each block's part of how far one lay out, beyond its rounding."""
+    shared = cuda.shared.array(0, nb.float64)  # as large as the launch says
+    top = x.dtype.type(0)
+    i = cuda.grid(1)
+    while i < x.size:
+        j = i % lower.size
+        inside = min(max(x[i], lower[j]), upper[j])
+        if isfinite(x[i]):
+            top = max(top, abs(x[i] - inside) - slack * abs(x[i]))
+        x[i] = inside
+        i += cuda.gridsize(1)
+    top = _top(top, shared)
+    if cuda.threadIdx.x == 0:
+        tops[cuda.blockIdx.x] = top
+
+
 def _keep_point(
     x, g, value, place, norms, moves, reaches, figures, last, now, best_x, best_g, average, weight,
 ):  # fmt: skip
@@ -292,8 +309,17 @@ class Launcher:
 
     def largest(self, x: Any) -> float:
         """The largest magnitude in a vector, or NaN if there is one."""
+        return self._highest(_measure_largest, x)
+
+    def confine(self, lower: NDArray[Any], upper: NDArray[Any]) -> bool:
+        """Clip the points in the card's x, one row after another; whether one lay outside."""
+        x, card = self.card.x, self.card
+        slack = x.dtype.type(np.finfo(x.dtype).eps)
+        return self._highest(_confine, x, card.array(lower), card.array(upper), slack) > 0
+
+    def _highest(self, template: Any, *arguments: Any) -> float:
         tops = self.card.array(np.zeros(self.parts))
-        self.reduce(_measure_largest, x, tops)
+        self.reduce(template, *arguments, tops)
         return float(self.card.host(tops).max())
 
     def copy(self, x: Any, like: Any) -> Any:

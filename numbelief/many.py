@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, OptimizeWarning
 
-from numbelief import cuda, loop, native
+from numbelief import cuda, device, loop, native
 from numbelief.callbacks import progress_bar
 from numbelief.checks import as_array, as_first_points
 from numbelief.device_rows import Rows, check_form, is_device_function
-from numbelief.minimize import Run, move_into
+from numbelief.minimize import Run, move_into, move_on_card
 from numbelief.optimizer import resolve_set
 from numbelief.options import Options, read_options
 from numbelief.problem import Problem, as_args
@@ -412,7 +412,8 @@ class _ManyOnCard:
         args = tuple(_argument(f"args[{i}]", arg) for i, arg in enumerate(args))
         self.settings = settings
         if place is not None:
-            X = cuda.load().to_device(move_into(place, X.copy_to_host(), 4))
+            X = device.duplicate(X, "X0")
+            move_on_card(place, cuda.Card(X.reshape(X.size)), X.shape[1])
         # What a run on the CPU would be made of; its problem stays on the card.
         nowhere: Any = None
         self.run = run = Run(nowhere, rule, np.zeros(X.shape[1], X.dtype), place, settings)

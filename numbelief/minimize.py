@@ -25,6 +25,7 @@ from numbelief.sets import Box, FeasibleSet
 __all__ = ["minimize"]
 
 _KIND = "numbelief.minimize"
+_OUTSIDE = "Initial guess is not within the specified bounds"
 STOPPED = 99
 # The texts of SciPy's BFGS, by status.
 _MESSAGES = {
@@ -219,9 +220,17 @@ def first_point_on_card(
     """The same on the card of x0."""
     x, card = device.as_first_point(x0)
     place = resolve_set(feasible_set, bounds, card.x.size, on_card=True)
-    if place is not None:
-        card.assign(card.x, move_into(place, card.host(card.x), 4))
+    move_on_card(place, card, card.x.size)
     return x, card, place
+
+
+def move_on_card(place: FeasibleSet | None, card: cuda.Card, n: int) -> None:
+    """What `move_into` does, to the points of n coordinates in the card's x."""
+    if place is None:
+        return
+    assert isinstance(place, Box)  # `resolve_set` refuses others on a GPU
+    if device.Launcher(card).confine(*place.limits(n, card.x.dtype)):
+        warnings.warn(_OUTSIDE, OptimizeWarning, stacklevel=4)
 
 
 def move_into(place: FeasibleSet | None, x: NDArray[Any], stacklevel: int = 3) -> NDArray[Any]:
@@ -242,8 +251,7 @@ def move_into(place: FeasibleSet | None, x: NDArray[Any], stacklevel: int = 3) -
     # To the precision of x: a float32 bound may lie one rounding inside the one given.
     inside = np.isfinite(x)
     if not box.contains(np.where(inside, x, box.project(x)), tol=np.spacing(np.abs(x))):
-        message = "Initial guess is not within the specified bounds"
-        warnings.warn(message, OptimizeWarning, stacklevel=stacklevel)
+        warnings.warn(_OUTSIDE, OptimizeWarning, stacklevel=stacklevel)
     lower, upper = box.limits(x.shape[-1], x.dtype)
     clipped: NDArray[Any] = np.clip(x, lower, upper)
     return clipped

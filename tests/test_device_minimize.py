@@ -1,6 +1,7 @@
 """minimize with x0 on a GPU, or in Numba's simulator of one: against minimize on the CPU."""
 
 import sys
+import warnings
 
 import numba
 import numpy as np
@@ -21,7 +22,7 @@ from numbelief import (
     schedules,
     tuning,
 )
-from numbelief.sets import Ball
+from numbelief.sets import Ball, Box
 
 if cuda.SIMULATED:
     device.PARTS = 3
@@ -282,6 +283,29 @@ def test_x0_outside_the_bounds_is_moved():
             bounds=[(-1, 2)] * 13, options={"maxiter": 0, "iterate": "last"},
         )  # fmt: skip
     np.testing.assert_array_equal(host(result.x), np.clip(X0, -1, 2))
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("end", [0.1, -0.3, 0.0, 1e30, 1e-30])
+def test_a_rounding_error_is_not_outside_the_bounds(end, dtype, monkeypatch):
+    """Neither here nor on the CPU, and x0 does not leave the card."""
+    crossed = []
+    monkeypatch.setattr(cuda.Card, "host", lambda self, a: crossed.append(a.shape) or host(a))
+    near, box = np.full(13, end, dtype), Box(end, end + 1 + abs(end))
+    call = {"method": SGD(0.1), "feasible_set": box, "options": {"maxiter": 0}}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", OptimizeWarning)
+        expected = minimize(value, near, jac=slope, **call)
+        result = minimize(on_card(value), gpu.to_device(near), jac=on_card(slope), **call)
+    np.testing.assert_array_equal(host(result.x), expected.x)
+    beyond = near - dtype(1e-3) * np.maximum(np.abs(near), dtype(1e-3))
+    with pytest.warns(OptimizeWarning, match="not within the specified bounds"):
+        minimize(value, beyond, jac=slope, **call)
+    with pytest.warns(OptimizeWarning, match="not within the specified bounds"):
+        minimize(on_card(value), gpu.to_device(beyond), jac=on_card(slope), **call)
+    assert crossed and near.shape not in crossed
 
 
 # ---- the automatic rate
@@ -569,6 +593,7 @@ def test_ptx_of_sums(capability, ptx):
 def test_ptx_of_observations(capability, ptx):
     launches = {
         device._measure_largest: [(A, F)],
+        device._confine: [(A, A, A, S, F)],
         device._measure_point: [POINT, POINTS],
         device._keep_point: [KEEP, KEEP_ALL],
     }
