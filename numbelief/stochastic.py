@@ -275,9 +275,10 @@ class _Feed:
         self.rows = order.size - (order.size % size if drop_last else 0)
         #: Batches of an epoch.
         self.count = -(-self.rows // size)
-        # All rows are always the same batch: nothing needs to be gathered, in any order.
-        drawn = order.replacement or order.weights is not None
-        batches.begin(None if size == batches.rows and not drawn else size)
+        # All rows are always the same batch: nothing needs to be drawn or gathered, in any order.
+        chosen = order.replacement or order.weights is not None
+        self._whole = size == batches.rows and not chosen
+        batches.begin(None if self._whole else size)
         self._objective = fun, jac, x, place, settings
         self._pose()
 
@@ -336,7 +337,8 @@ class _Feed:
 
     def begin(self, epoch: int) -> None:
         """Draw the rows of an epoch."""
-        self.rows_of_epoch = self.order.of(epoch)[: self.rows]
+        drawn = np.arange(self.rows) if self._whole else self.order.of(epoch)
+        self.rows_of_epoch = drawn[: self.rows]
 
     def rows_of(self, k: int) -> NDArray[np.int64]:
         """The rows of batch k."""
