@@ -10,6 +10,7 @@ bits are the same each run.
 
 import functools
 import importlib.util
+import sys
 import warnings
 from math import gcd, inf, prod, sqrt
 from typing import Any, NamedTuple
@@ -188,6 +189,14 @@ def _conclude(firsts, seconds, starts, most, results):
             results[s] = conclude(first, second, most)
 
 
+def _fill(array, value):
+    """Let each coordinate be a value."""
+    i = cuda.grid(1)
+    while i < array.size:
+        array[i] = value
+        i += cuda.gridsize(1)
+
+
 # What compiles to a kernel: a template, and the names to bind in it besides the rule's.
 KERNELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "step": (_step, {}),
@@ -278,6 +287,11 @@ class _NoneIsNothing:
 def _compile(name: str, rule: type[Rule], slots: int, kinds: tuple[Any, ...]) -> Any:
     """A kernel for types of arguments: with these known, a launch does not look for them."""
     return compile_kernel(lifted(name, rule, slots), kinds)
+
+
+@functools.cache
+def _compile_fill(kinds: tuple[Any, ...]) -> Any:
+    return compile_kernel(adopted(_fill).py_func, kinds)
 
 
 def compile_kernel(kernel: Any, kinds: tuple[Any, ...]) -> Any:
@@ -414,7 +428,7 @@ def _seen(value: Any, told: _Told, handle: int) -> Any:
 
 
 def view(value: Any, name: str) -> Any:
-    """A device array of any shape, as kernels on CUDA's default stream take it.
+    """A device array of any shape, as kernels on CUDA's default stream take it, once it is made.
 
     Raises
     ------
@@ -432,7 +446,20 @@ def view(value: Any, name: str) -> Any:
     if not told.contiguous:
         raise ValueError(f"{name} must be C-contiguous, got a strided view: pass a copy")
     _current_device(name, value, told)
+    handle = _handle_of(current_stream(value))
+    if handle:
+        load().external_stream(handle).synchronize()
     return _seen(value, told, 0)
+
+
+def current_stream(array: Any) -> Any:
+    """The stream on which the library of an array queues its work now; 0 is CUDA's default one."""
+    torch, cupy = map(sys.modules.get, ("torch", "cupy"))
+    if torch is not None and isinstance(array, torch.Tensor):
+        return torch.cuda.current_stream(array.device)
+    if cupy is not None and isinstance(array, cupy.ndarray):
+        return cupy.cuda.get_current_stream()
+    return 0
 
 
 def _handle_of(stream: Any) -> int:
@@ -456,7 +483,7 @@ class Card:
     x : device array of shape (n,), float32 or float64
         The parameters.
     stream : stream or int, optional
-        The stream, or its handle, on which everything happens; default: CUDA's default stream.
+        The stream, or its handle, on which everything happens; default: `current_stream` of x.
 
     Attributes
     ----------
@@ -480,8 +507,8 @@ class Card:
                 "x must be on the GPU for target='cuda', such as cupy.asarray(x), "
                 f"got {type(x).__name__}"
             )
-        self._handle = 0 if stream is None else _handle_of(stream)
-        self._given = stream  # its owner, without which the handle would die
+        stream = current_stream(x) if stream is None else stream
+        self._handle, self._given = _handle_of(stream), stream  # the handle dies with its owner
         self.stream: Any = self.cuda.external_stream(self._handle) if self._handle else 0
         self._told = told = _ask(x, self._handle)
         if told.dtype not in (np.float32, np.float64):
@@ -509,6 +536,19 @@ class Card:
     def array(self, values: NDArray[Any]) -> Any:
         """A copy of an array of the host."""
         return self.cuda.to_device(np.ascontiguousarray(values), stream=self.stream)
+
+    def vector(self, value: float = 0.0) -> Any:
+        """A new array like x, of so many times the same number."""
+        array = self.cuda.device_array(self.x.shape, self.x.dtype)
+        self.fill(array, value)
+        return array
+
+    def fill(self, array: Any, value: float) -> None:
+        """Let all of an array be a number, without bringing any there."""
+        arguments = array, array.dtype.type(value)
+        blocks = min(-(-array.size // THREADS), most_blocks())
+        kernel = _compile_fill(tuple(map(kind_of, arguments)))
+        configured(kernel, blocks, THREADS, self.stream)(*arguments)
 
     def host(self, array: Any) -> NDArray[Any]:
         """A copy of an array on the host, of what the stream has made of it so far."""

@@ -198,10 +198,6 @@ def _copy_at(i, source, target):
     target[i] = source[i]
 
 
-def _fill_at(i, array, value):
-    array[i] = value
-
-
 @functools.cache
 def lifted(template: Any, at: Any = None) -> Any:
     """A template as ``numba.cuda`` compiles it."""
@@ -330,10 +326,8 @@ class Launcher:
 
     def vector(self, x: Any = None) -> Any:
         """A new vector, as kernels take it: a copy, or zeros."""
-        vector = self.card.cuda.device_array(self.n, self.card.x.dtype)
-        if x is None:
-            self.each(_fill_at, vector, self.card.x.dtype.type(0))
-        else:
+        vector = self.card.vector()
+        if x is not None:
             self.put(x, vector)
         return vector
 
@@ -411,7 +405,7 @@ class DeviceProblem:
         self._grad: Any = None
         if jac == "inplace":
             self._grad = duplicate(x)  # a coordinate that fun forgets must not pass for a gradient
-            card.assign(card.view(self._grad), np.full(x.shape[0], nan, card.x.dtype))
+            card.fill(card.view(self._grad), nan)
         self.gradient: Any = None
         self._alive: Any = None
 
@@ -480,16 +474,15 @@ class Points:
         self.x, self._card = optimizer.x, optimizer._card
         card = self._card
         self._launcher = launcher = Launcher(card)
-        zeros = np.zeros(launcher.n, card.x.dtype)
         self._best = self._like_x(), self._like_x()
         self._average = self._like_x() if average else None
         if self._average is not None:
-            card.assign(self._average[1], zeros)
+            card.fill(self._average[1], 0)
         self.every: list[Any] = []
         self._keeps_every = every
         limits = optimizer.limits
         self.limits = tuple(map(card.array, limits)) if limits else (None, None)
-        self._previous = card.array(zeros) if moves else None
+        self._previous = card.vector() if moves else None
         parts = np.zeros(launcher.parts)
         self._tops = tuple(card.array(parts) if k == 0 or moves else None for k in range(3))
         self._rates: list[float] = []
@@ -685,7 +678,7 @@ class Search:
 
     def _fill(self, arrays, value):
         for array in arrays:
-            self._launcher.each(_fill_at, array, array.dtype.type(value))
+            self._card.fill(array, value)
 
     def _reduce(self, template, *arguments):
         """What the blocks found: three rows, of which a product fills one."""

@@ -51,7 +51,8 @@ class Optimizer:
         whatever the target.
     stream : stream or int, optional
         For x on a GPU: the CUDA stream, or its handle, that the steps are queued on, without
-        waiting for them. The default is CUDA's default stream.
+        waiting for them. Default: the one that is current in PyTorch or CuPy, for their arrays,
+        when the optimizer is made; else CUDA's default stream.
 
     Attributes
     ----------
@@ -116,8 +117,11 @@ class Optimizer:
         self._max_value = None if max_value is None else positive("max_value", max_value)
 
         inner = self.inner
-        state = np.zeros((len(self._state_names), n), dtype)
-        self._state: Any = state if self._card is None else tuple(map(self._card.array, state))
+        self._state: Any
+        if self._card is None:
+            self._state = np.zeros((len(self._state_names), n), dtype)
+        else:
+            self._state = tuple(self._card.vector() for _ in self._state_names)
         self._numbers = np.array(list(inner.numbers.values()))
         self._clock = np.zeros(1, kernels.CLOCK)
         for beta in ("beta1", "beta2"):

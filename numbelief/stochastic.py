@@ -181,18 +181,19 @@ def minimize_stochastic(
 
     With x0 on a GPU, data, and those of validation, are C-contiguous arrays of numbers there;
     arrays of the host are refused. fun, jac and a validation function are Python functions of
-    device arrays, as for `minimize` with x0 there: jac is a callable, True or "inplace", the value
-    a number or a device array of one. A seed draws the rows that it draws for a CPU. Once an epoch
-    their numbers go to the GPU, where each batch is gathered into arrays of the library that data
-    are of: fun may not write to them, nor to x, and keeps neither. Everything is queued on CUDA's
-    default stream, and fun may not work on another. Losses come to the host at most 32 steps
-    apart (or some 20 ms; after each step with a ``step_callback``), and only then maxtime, or a
-    value that is not finite, ends the run. What was queued after such a value counts in nfev and
-    njev alone; to name its rows, a byte for each row of the batch comes to the host. x and jac are
-    arrays of x0's library. For a ``checkpoint`` the vectors of the run come to the host, and a few
-    rows of data, by which it is known again; what was saved with x0 on a GPU may go on on a CPU,
-    and the other way round: agreeing to rounding. A batch that ends the run leaves the file as it
-    was, since the steps queued after it have moved x. Sets other than a `Box` are refused.
+    device arrays, as for `minimize` with x0 there: jac is a callable, True or "inplace", the
+    value a number or a device array of one. A seed draws the rows that it draws for a CPU. Once
+    an epoch their numbers go to the GPU, where each batch is gathered into arrays of the
+    library that data are of: fun may not write to them, nor to x, and keeps neither. Everything
+    is queued on the stream that is current in x0's library at the call, and fun may not work on
+    another. Losses come to the host at most 32 steps apart (or some 20 ms; after each step with
+    a ``step_callback``), and only then maxtime, or a value that is not finite, ends the run.
+    What was queued after such a value counts in nfev and njev alone; to name its rows, a byte
+    for each row of the batch comes to the host. x and jac are arrays of x0's library. For a
+    ``checkpoint`` the vectors of the run come to the host, and a few rows of data, by which it
+    is known again; what was saved with x0 on a GPU may go on on a CPU, and the other way round:
+    agreeing to rounding. A batch that ends the run leaves the file as it was, since the steps
+    queued after it have moved x. Sets other than a `Box` are refused.
 
     Examples
     --------

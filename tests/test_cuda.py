@@ -9,6 +9,7 @@ import copy
 import importlib.util
 import re
 import sys
+import types
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -386,6 +387,29 @@ def test_handles_of_streams():
     assert cuda._handle_of(Stream(__cuda_stream__=lambda: (0, 7))) == 7
     with pytest.raises(TypeError, match="stream must be"):
         cuda._handle_of("fast")
+
+
+def test_the_current_stream_is_that_of_the_arrays_library(monkeypatch):
+    class Stream:
+        ptr = 7
+
+    class Tensor(np.ndarray):
+        device = "cuda:0"
+
+    class Array(np.ndarray):
+        pass
+
+    streams = {"current_stream": lambda device: {"cuda:0": 5}[device]}
+    torch = types.SimpleNamespace(Tensor=Tensor, cuda=types.SimpleNamespace(**streams))
+    streams = {"get_current_stream": Stream}
+    cupy = types.SimpleNamespace(ndarray=Array, cuda=types.SimpleNamespace(**streams))
+    x = np.ones(2)
+    for modules in ({}, {"torch": torch}, {"cupy": cupy}, {"torch": torch, "cupy": cupy}):
+        for name in ("torch", "cupy"):
+            monkeypatch.setitem(sys.modules, name, modules.get(name))
+        found = [cuda._handle_of(cuda.current_stream(x.view(kind))) for kind in (Tensor, Array)]
+        assert found == [5 * ("torch" in modules), 7 * ("cupy" in modules)]
+        assert cuda.current_stream(x) == 0
 
 
 def test_a_missing_package_is_named(monkeypatch):

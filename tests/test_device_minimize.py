@@ -552,7 +552,6 @@ def ptx(monkeypatch):
 S, N = np.float32(1), None
 EACH = {
     device._copy_at: [(A, A)],
-    device._fill_at: [(A, S)],
     tuning._free_at: [(A, A, A, N, N), (A, A, A, A, A)],
     tuning._scale_at: [(A, S)],
     tuning._subtract_at: [(A, A)],
@@ -592,6 +591,7 @@ def test_ptx_of_sums(capability, ptx):
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_ptx_of_observations(capability, ptx):
     launches = {
+        cuda._fill: [(A, S)],
         device._measure_largest: [(A, F)],
         device._confine: [(A, A, A, S, F)],
         device._measure_point: [POINT, POINTS],
