@@ -7,7 +7,6 @@ where nothing of this is there runs everywhere.
 
 import copy
 import importlib.util
-import re
 import sys
 import types
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numba
 import numpy as np
 import pytest
 import reference
+from card import CAPABILITIES, count, gpu, host, needs_compiler, needs_gpu, quiet
 from cases import KERNELS, RULES
 from test_rules import CLIPPED, DTYPES, OPTIONS, assert_near, schedule, tolerance
 
@@ -37,23 +37,6 @@ from numbelief import (
     schedules,
 )
 from numbelief.sets import Ball
-
-if cuda.SIMULATED:  # several small blocks, of which one takes two turns and one is not full
-    cuda.THREADS, cuda.SUM_BLOCK, cuda.BLOCKS_PER_MULTIPROCESSOR = 4, 16, 3
-    sys.setswitchinterval(1e-5)  # the simulator spins while its threads wait for the GIL
-
-try:
-    gpu = cuda.load()
-except RuntimeError:
-    gpu = None
-
-needs_gpu = pytest.mark.skipif(gpu is None, reason="no GPU: see NUMBA_ENABLE_CUDASIM")
-# In the simulator arithmetic is NumPy's, and its warnings are those of other threads.
-quiet = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-
-
-def host(array):
-    return array.copy_to_host()
 
 
 def walk(rule, oracle, x, sequence, allowed=None, **options):
@@ -436,11 +419,6 @@ def test_a_stream_is_for_a_gpu():
 
 # ---- PTX
 
-needs_compiler = pytest.mark.skipif(
-    cuda.SIMULATED or importlib.util.find_spec("numba_cuda") is None, reason="no numba-cuda[cu13]"
-)
-CAPABILITIES = [(8, 0), (9, 0)]
-
 
 @pytest.fixture
 def ptx(monkeypatch):
@@ -476,10 +454,6 @@ def ptx(monkeypatch):
         return text[text.index(".entry") :]
 
     return compile
-
-
-def count(pattern, text):
-    return len(re.findall(pattern, text))
 
 
 def step_of(rule):

@@ -11,9 +11,9 @@ from typing import ClassVar
 import numba
 import numpy as np
 import pytest
+from card import count, gpu, needs_compiler, needs_gpu, quiet
 from numba import types as nb
 from scipy.optimize import OptimizeWarning
-from test_cuda import count, gpu, needs_compiler, needs_gpu, quiet
 
 from numbelief import (
     LAMB,
@@ -37,9 +37,6 @@ from numbelief.optimizer import resolve_set
 from numbelief.options import Options
 from numbelief.sets import Ball
 from numbelief.tuning import _RECORD as RECORD
-
-if cuda.SIMULATED:
-    device_rows.THREADS = 2  # several small blocks, of which one is not full
 
 
 def rosen(x, grad):

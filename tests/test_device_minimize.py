@@ -6,16 +6,25 @@ import warnings
 import numba
 import numpy as np
 import pytest
+from card import (
+    CAPABILITIES,
+    count,
+    forms,
+    gpu,
+    host,
+    needs_compiler,
+    needs_gpu,
+    on_card,
+    quiet,
+    rules,
+)
 from problems import rosenbrock, rosenbrock_grad
 from scipy.optimize import OptimizeWarning
-from test_cuda import CAPABILITIES, count, gpu, host, needs_compiler, needs_gpu, quiet
 
 from numbelief import (
     LAMB,
     SGD,
     AdaBelief,
-    Adam,
-    Lookahead,
     cuda,
     device,
     minimize,
@@ -23,9 +32,6 @@ from numbelief import (
     tuning,
 )
 from numbelief.sets import Ball, Box
-
-if cuda.SIMULATED:
-    device.PARTS = 3
 
 SCALES = np.linspace(0.5, 4, 13)
 X0 = np.linspace(-2, 3, 13)
@@ -39,42 +45,7 @@ def slope(x):
     return (SCALES * (x - 1)).astype(x.dtype)
 
 
-def on_card(function):
-    """What a function of a NumPy array is for one on the card."""
-
-    def wrapped(x):
-        result = function(host(x))
-        return gpu.to_device(result) if isinstance(result, np.ndarray) else result
-
-    return wrapped
-
-
-def number_on_card(x):
-    return gpu.to_device(np.array(value(host(x))))
-
-
-def together(x):
-    return number_on_card(x), gpu.to_device(slope(host(x)))
-
-
-def inplace(x, grad):
-    assert np.isnan(host(grad)).all() or np.isfinite(host(grad)).all()
-    grad.copy_to_device(slope(host(x)))
-    return value(host(x))
-
-
-FORMS = {
-    "callable": (on_card(value), on_card(slope)),
-    "numbers on the card": (number_on_card, on_card(slope)),
-    "together": (together, True),
-    "inplace": (inplace, "inplace"),
-}
-RULES = {
-    "SGD": SGD(0.1),
-    "AdaBelief": AdaBelief(schedules.inverse_sqrt(0.3)),
-    "Lookahead": Lookahead(Adam(0.1, weight_decay=0.01), 3),
-    "LAMB": LAMB(0.05, segments=(0, 5)),
-}
+FORMS, RULES = forms(value, slope), rules((0, 5))
 
 
 def compare(dtype, method, form="callable", x0=X0, bounds=None, allowed=64, **options):

@@ -7,15 +7,22 @@ import weakref
 import numba
 import numpy as np
 import pytest
+from card import (
+    CAPABILITIES,
+    count,
+    forms,
+    gpu,
+    host,
+    needs_compiler,
+    needs_gpu,
+    on_card,
+    quiet,
+    rules,
+)
 from scipy.optimize import OptimizeWarning
-from test_cuda import CAPABILITIES, count, gpu, host, needs_compiler, needs_gpu, quiet
 
 from numbelief import (
-    LAMB,
     SGD,
-    AdaBelief,
-    Adam,
-    Lookahead,
     cuda,
     device,
     device_batches,
@@ -39,41 +46,7 @@ def slope(x, A, b):
     return (A.T @ (A @ x - b) / len(b)).astype(x.dtype)
 
 
-def on_card(function):
-    """What a function of NumPy arrays is for those on the card."""
-
-    def wrapped(*args):
-        result = function(*map(host, args))
-        return gpu.to_device(result) if isinstance(result, np.ndarray) else result
-
-    return wrapped
-
-
-def number_on_card(*args):
-    return gpu.to_device(np.array(value(*map(host, args))))
-
-
-def together(*args):
-    return number_on_card(*args), on_card(slope)(*args)
-
-
-def inplace(x, grad, *batch):
-    grad.copy_to_device(slope(*map(host, (x, *batch))))
-    return value(*map(host, (x, *batch)))
-
-
-FORMS = {
-    "callable": (on_card(value), on_card(slope)),
-    "numbers on the card": (number_on_card, on_card(slope)),
-    "together": (together, True),
-    "inplace": (inplace, "inplace"),
-}
-RULES = {
-    "SGD": SGD(0.1),
-    "AdaBelief": AdaBelief(schedules.inverse_sqrt(0.3)),
-    "Lookahead": Lookahead(Adam(0.1, weight_decay=0.01), 3),
-    "LAMB": LAMB(0.05, segments=(0, 1)),
-}
+FORMS, RULES = forms(value, slope), rules((0, 1))
 
 
 def train(form="callable", data=(A, B), dtype=np.float64, **given):
@@ -162,7 +135,9 @@ def test_batches(given):
 )
 def test_points_to_return(given, options):
     if given.get("validation") is True:
-        given = given | {"validation": lambda x: number_on_card(x, *map(gpu.to_device, (A, B)))}
+        given = given | {
+            "validation": lambda x: FORMS["numbers on the card"][0](x, *map(gpu.to_device, (A, B)))
+        }
     compare("together", options=options, **given)
 
 

@@ -1,0 +1,81 @@
+"""The GPU of the tests, or Numba's simulator of one; functions of NumPy arrays for arrays there."""
+
+import importlib.util
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from numbelief import LAMB, SGD, AdaBelief, Adam, Lookahead, cuda, device, device_rows, schedules
+
+if cuda.SIMULATED:  # several small blocks, of which one takes two turns and one is not full
+    cuda.THREADS, cuda.SUM_BLOCK, cuda.BLOCKS_PER_MULTIPROCESSOR = 4, 16, 3
+    device.PARTS, device_rows.THREADS = 3, 2
+    sys.setswitchinterval(1e-5)  # the simulator spins while its threads wait for the GIL
+
+try:
+    gpu = cuda.load()
+except RuntimeError:
+    gpu = None
+
+needs_gpu = pytest.mark.skipif(gpu is None, reason="no GPU: see NUMBA_ENABLE_CUDASIM")
+needs_compiler = pytest.mark.skipif(
+    cuda.SIMULATED or importlib.util.find_spec("numba_cuda") is None, reason="no numba-cuda[cu13]"
+)
+# In the simulator arithmetic is NumPy's, and its warnings are those of other threads.
+quiet = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+# What is compiled without a GPU is for these.
+CAPABILITIES = [(8, 0), (9, 0)]
+
+
+def count(pattern, text):
+    return len(re.findall(pattern, text))
+
+
+def host(array):
+    return array.copy_to_host()
+
+
+def on_card(function):
+    """What a function of NumPy arrays is for those on the card."""
+
+    def wrapped(*args):
+        result = function(*map(host, args))
+        return gpu.to_device(result) if isinstance(result, np.ndarray) else result
+
+    return wrapped
+
+
+def forms(value, slope):
+    """An objective in every form that a GPU takes: fun and jac by name."""
+
+    def number(*args):
+        return gpu.to_device(np.array(value(*map(host, args))))
+
+    def together(*args):
+        return number(*args), on_card(slope)(*args)
+
+    def inplace(x, grad, *args):
+        assert np.isnan(host(grad)).all() or np.isfinite(host(grad)).all()
+        args = tuple(map(host, (x, *args)))
+        grad.copy_to_device(slope(*args))
+        return value(*args)
+
+    return {
+        "callable": (on_card(value), on_card(slope)),
+        "numbers on the card": (number, on_card(slope)),
+        "together": (together, True),
+        "inplace": (inplace, "inplace"),
+    }
+
+
+def rules(segments):
+    """A rule of each kind."""
+    return {
+        "SGD": SGD(0.1),
+        "AdaBelief": AdaBelief(schedules.inverse_sqrt(0.3)),
+        "Lookahead": Lookahead(Adam(0.1, weight_decay=0.01), 3),
+        "LAMB": LAMB(0.05, segments=segments),
+    }
