@@ -74,6 +74,15 @@ def refusing_damage(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_like(name: str, saved: Any, mine: Any, rows: int | None = None) -> None:
+    """Refuse an array of a file that is not like the one here, or has fewer than so many rows."""
+    full = saved.shape == mine.shape if rows is None else len(saved) >= rows
+    if saved.dtype != mine.dtype or saved.shape[1:] != mine.shape[1:] or not full:
+        raise ValueError(
+            f"{name} is {saved.dtype}{saved.shape}, {mine.dtype}{tuple(mine.shape)} expected"
+        )
+
+
 def as_path(name: str, path: Any, *, writable: bool = False) -> str:
     """A path as text, after checking that a checkpoint can be written there.
 

@@ -400,16 +400,14 @@ def _device_of(value: Any, told: _Told) -> int:
     return int(driver.cuPointerGetAttribute(attribute, told.pointer)[1])
 
 
-def _current_device(name: str, value: Any, told: _Told) -> int:
-    """The number of the GPU that an array is on, which must be the current one."""
-    device = _device_of(value, told)
+def _check_current(name: str, device: int) -> None:
+    """Refuse an array whose GPU is not the current one."""
     current = 0 if SIMULATED else load().get_current_device().id
     if device != current:
         raise ValueError(
             f"{name} is on GPU {device}, but the current one is {current}: "
             f"call numba.cuda.select_device({device}) first"
         )
-    return device
 
 
 def _is_elsewhere(told: _Told, handle: int) -> bool:
@@ -445,7 +443,7 @@ def view(value: Any, name: str) -> Any:
         raise TypeError(f"{name} must hold numbers, got dtype {told.dtype}")
     if not told.contiguous:
         raise ValueError(f"{name} must be C-contiguous, got a strided view: pass a copy")
-    _current_device(name, value, told)
+    _check_current(name, _device_of(value, told))
     handle = _handle_of(current_stream(value))
     if handle:
         load().external_stream(handle).synchronize()
@@ -484,6 +482,8 @@ class Card:
         The parameters.
     stream : stream or int, optional
         The stream, or its handle, on which everything happens; default: `current_stream` of x.
+    name : str
+        What messages call x.
 
     Attributes
     ----------
@@ -500,11 +500,11 @@ class Card:
         x is not 1-D, empty, not contiguous, read-only, or on another GPU than the current one.
     """
 
-    def __init__(self, x: Any, stream: Any = None) -> None:
+    def __init__(self, x: Any, stream: Any = None, name: str = "x") -> None:
         self.cuda = load()
         if not is_device_array(x):
             raise TypeError(
-                "x must be on the GPU for target='cuda', such as cupy.asarray(x), "
+                f"{name} must be on the GPU for target='cuda', such as cupy.asarray(x), "
                 f"got {type(x).__name__}"
             )
         stream = current_stream(x) if stream is None else stream
@@ -512,18 +512,22 @@ class Card:
         self.stream: Any = self.cuda.external_stream(self._handle) if self._handle else 0
         self._told = told = _ask(x, self._handle)
         if told.dtype not in (np.float32, np.float64):
-            raise TypeError(f"x must be float32 or float64, got {told.dtype}")
+            raise TypeError(f"{name} must be float32 or float64, got {told.dtype}")
         if len(told.shape) != 1 or told.shape[0] == 0:
-            raise ValueError(f"x must have one dimension and not be empty, got shape {told.shape}")
+            shape = told.shape
+            raise ValueError(f"{name} must have one dimension and not be empty, got shape {shape}")
         if not told.contiguous:
-            raise ValueError("x must be C-contiguous, got a strided view: pass a copy")
+            raise ValueError(f"{name} must be C-contiguous, got a strided view: pass a copy")
         if told.read_only:
             raise ValueError(
-                "x must be writable, got a read-only array: of JAX's, pass cupy.from_dlpack(x)"
+                f"{name} must be writable, got a read-only array: of JAX's, pass "
+                f"cupy.from_dlpack({name})"
             )
-        self._device = _current_device("x", x, told)
+        self._device = _device_of(x, told)
+        _check_current(name, self._device)
         self.x = self._view(x, told)
         self._latest: tuple[int, Any] = (0, None)
+        self._borrowed: Any = None
 
     def _view(self, value: Any, told: _Told) -> Any:
         """An array as kernels take it."""
@@ -583,8 +587,13 @@ class Card:
             raise ValueError(f"grad must have the shape of x, {mine.shape}, got {told.shape}")
         if not told.contiguous:
             raise ValueError("grad must be C-contiguous, got a strided view: pass a copy")
+        _check_current("x", self._device)  # another thread has a current GPU of its own
+        if self._borrowed is not None:
+            # JAX takes memory back without asking our stream, on which the last step may wait.
+            self.cuda.synchronize()
+        self._borrowed = grad if hasattr(grad, "block_until_ready") else None
         if told.pointer != self._latest[0] or _is_elsewhere(told, self._handle):
-            device = _current_device("grad", grad, told)
+            device = _device_of(grad, told)
             if device != self._device:
                 raise ValueError(f"grad must be on the GPU of x, {self._device}, got {device}")
             size = mine.shape[0] * mine.dtype.itemsize
@@ -670,6 +679,7 @@ class Stepper:
         dtype = np.dtype(card.x.dtype)
         self._announce = kernels.compile_announce(type(rule))  # type: ignore[arg-type]
         _, coefficients = kernels._tuples(type(rule))  # type: ignore[arg-type]
+        self._ahead = np.zeros(1, kernels.CLOCK)
         self._values = np.empty(len(coefficients._fields), dtype)
         self._decays = np.empty(2, dtype)
         self._decaying = decays
@@ -692,7 +702,10 @@ class Stepper:
 
     def step(self, g: Any, clock: Any, numbers: Any, rate: float) -> None:
         """Queue one step along a gradient that the card has checked."""
-        self._announce(self._values, self._decays, clock, numbers, rate)
+        # Time passes once the step is queued: Ctrl-C may come while a first launch compiles.
+        ahead = self._ahead
+        ahead[...] = clock
+        self._announce(self._values, self._decays, ahead, numbers, rate)
         keep, l2 = self._decays if self._decaying else (None, None)
         before = (self._x, g, self._slots, tuple(self._values))
         clip = None
@@ -702,7 +715,7 @@ class Stepper:
         taken = (*before, clip, self._max_value, keep, l2)
         phase = 0
         if self._lookahead is not None:
-            t = int(clock["t"][0])
+            t = int(ahead["t"][0])
             phase = ANCHOR * (t == 1) | SYNCHRONIZE * (t % self._lookahead[0] == 0)
         if self._blocks is None:
             self._launch("step", -(-self._n // THREADS), *taken, *self._options, phase)
@@ -713,6 +726,7 @@ class Stepper:
                 "step_layerwise", blocks.shape[0], *taken, *self._options, phase,
                 edges, blocks, self._ratios.results,
             )  # fmt: skip
+        clock[...] = ahead
 
     def _reduce(self, measure: str, conclude: str, norm: "_Norm", taken: tuple[Any, ...]) -> None:
         """The two passes of a norm."""

@@ -15,8 +15,8 @@ import numpy as np
 from numba import types as nb
 from numpy.typing import NDArray
 
+from numbelief import checkpoint, kernels, loop, native, tuning
 from numbelief import cuda as gpu
-from numbelief import kernels, loop, native, tuning
 from numbelief.checks import as_scalar
 from numbelief.loop import is_better, projected_at
 from numbelief.problem import as_args
@@ -220,8 +220,12 @@ def duplicate(array: Any, name: str = "x0") -> Any:
     ------
     TypeError
         Its library does not write to arrays, or is not known.
+    ValueError
+        It is a strided array of Numba's.
     """
     if getattr(array, "__cuda_ndarray__", False) is True:  # Numba's
+        if not array.is_c_contiguous():
+            raise ValueError(f"{name} must be C-contiguous, got a strided view: pass a copy")
         copied = gpu.load().device_array(array.shape, array.dtype)
         copied.copy_to_device(array)
         return copied
@@ -250,17 +254,19 @@ def to_host(arrays: dict[str, Any], card: gpu.Card) -> dict[str, NDArray[Any]]:
 def from_host(saved: dict[str, NDArray[Any]], arrays: dict[str, Any], card: gpu.Card) -> None:
     """The way back, into the same arrays."""
 
-    def fill(array: Any, values: NDArray[Any]) -> None:
+    def fill(name: str, array: Any, values: NDArray[Any]) -> None:
         if isinstance(array, list):
             for k, row in enumerate(array):
-                fill(row, values[k])
-        elif isinstance(array, np.ndarray):
+                fill(f"{name}[{k}]", row, values[k])
+            return
+        checkpoint.check_like(name, values, array)
+        if isinstance(array, np.ndarray):
             array[...] = values
         else:
             card.assign(array, values)
 
     for name, array in arrays.items():
-        fill(array, saved[name])
+        fill(name, array, saved[name])
 
 
 class Launcher:
@@ -346,7 +352,7 @@ def _sort_of(value: Any) -> Any:
 def as_first_point(x0: Any) -> tuple[Any, gpu.Card]:
     """A copy of x0 that the run may write to, and the card that it is on."""
     x = duplicate(x0)
-    card = gpu.Card(x)
+    card = gpu.Card(x, name="x0")
     if not Launcher(card).largest(card.x) < inf:
         raise ValueError("x0 must be finite")
     return x, card

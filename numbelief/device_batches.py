@@ -112,7 +112,7 @@ class DeviceBatches:
         self._size = size
         buffers = []
         for i, (part, view) in enumerate(zip(self._parts, self._views, strict=True)):
-            buffer = device.duplicate(part[:size], f"{self._name}[{i}]")
+            buffer = device.duplicate(_first_rows(part, size), f"{self._name}[{i}]")
             length = prod(view.shape[1:]) * view.dtype.itemsize
             if length:
                 source, target = self.launcher.card.words(length, part, buffer)
@@ -140,7 +140,7 @@ class DeviceBatches:
             self._each_word(_gather_at, self._order, lo, count, length, source, target)
         if count not in self._batches:  # the last one
             whole = self._batches[self._size]
-            self._batches[count] = tuple(buffer[:count] for buffer in whole)
+            self._batches[count] = tuple(_first_rows(buffer, count) for buffer in whole)
         return self._batches[count]
 
     def not_finite(self, rows: NDArray[np.int64]) -> list[str]:
@@ -183,6 +183,13 @@ class DeviceBatches:
         self.launcher.spread(
             count << shift, _each_word, at, order, first, count, length, shift, arguments
         )
+
+
+def _first_rows(array: Any, count: int) -> Any:
+    if getattr(array, "__cuda_ndarray__", False) is True and not array.size:
+        # Of an array without memory, Numba makes no slices.
+        return gpu.load().device_array((count, *array.shape[1:]), array.dtype)
+    return array[:count]
 
 
 def _as_rows(part: Any, name: str) -> Any:

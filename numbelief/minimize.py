@@ -167,7 +167,8 @@ def minimize(
     callable, True or "inplace". Steps at a given rate are queued: fun, norms and moves come to
     the host at most 32 steps apart (or some 20 ms; after each step with a callback), and only
     then tolerances, target, maxtime and values that are not finite end the run. What was queued
-    counts in nit, nfev, history and the best point, up to a point that is not finite. With
+    counts in nit, history and the best point up to a point that is not finite, and all of it
+    in nfev and njev. With
     ``learning_rate="auto"`` a trial brings fun and two results of reductions to the host. x,
     jac and allvecs are arrays of x0's library. For a ``checkpoint`` all that is kept comes to
     the host; what was saved with x0 on a GPU may go on on a CPU, and the other way round:
@@ -522,10 +523,18 @@ class Run:
 
     def _put_back(self, arrays: dict[str, NDArray[Any]]) -> None:
         """The way back."""
-        self.kept |= {name: arrays[name] for name in self._wanted()}
+        self._take(arrays, self._wanted())
+        checkpoint.check_like("g", arrays["g"], self.g)
         self.g[...] = arrays["g"]
         if self.automatic:
             self.tuner = tuple(self.kept[name] for name in tuning.NAMES)
+
+    def _take(self, arrays: dict[str, NDArray[Any]], names: list[str]) -> None:
+        """Keep what a file has kept."""
+        for name in names:
+            rows = self.nit + 1 if name in ("history", "allvecs") else None
+            checkpoint.check_like(name, arrays[name], self.kept[name], rows)
+            self.kept[name] = arrays[name]
 
     def _save_if_due(self) -> None:
         if self.settings.checkpoint is not None and self.nit % self.settings.checkpoint_every == 0:
@@ -538,11 +547,14 @@ class Run:
         if missing:
             raise ValueError(f"the checkpoint was written without {', '.join(missing)}: "
                              "resume with the options of the first run")  # fmt: skip
-        now, saved = self.control, arrays["control"]
-        for name in loop.FIGURES:
-            now[name] = saved[name]
-        self._put_back(arrays)
-        self.problem.nfev, self.problem.njev = header["nfev"], header["njev"]
+        now = self.control
+        with checkpoint.refusing_damage(source):
+            saved = arrays["control"]
+            checkpoint.check_like("control", saved, now)
+            for name in loop.FIGURES:
+                now[name] = saved[name]
+            self._put_back(arrays)
+            self.problem.nfev, self.problem.njev = int(header["nfev"]), int(header["njev"])
         # Where steps are queued, it may be an earlier point than the last that ended the run.
         ended = header.get("status") in (loop.CONVERGED, loop.PRECISION)
         if ended and all(saved[name] == now[name] for name in _TOLERANCES):
@@ -638,7 +650,8 @@ class DeviceRun(Run):
         return self.kept | device.to_host(there, self.problem.card)
 
     def _put_back(self, arrays: dict[str, NDArray[Any]]) -> None:
-        self.kept |= {name: arrays[name] for name in super()._wanted()}
+        self._take(arrays, super()._wanted())
+        checkpoint.check_like("g", arrays["g"], self.problem.card.x)
         self.problem.gradient = self.problem.card.array(arrays["g"])
         self._points.continue_from(self.control)
         device.from_host(arrays, self._on_card(), self.problem.card)

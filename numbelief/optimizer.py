@@ -215,8 +215,9 @@ class Optimizer:
             GPU, it is not contiguous or on another GPU. Nothing has changed then.
         """
         if self._card is not None:
-            grad = self._card.gradient(grad, self._state)
-            self._stepper.step(grad, self._clock, self._numbers, float(self.rates(1)[0]))
+            # A view does not own what it shows: grad must not be let go before the launch.
+            view = self._card.gradient(grad, self._state)
+            self._stepper.step(view, self._clock, self._numbers, float(self.rates(1)[0]))
             return
         x = self._x
         if not (

@@ -750,6 +750,7 @@ class _Training:
     def _put_back(self, arrays: dict[str, NDArray[Any]]) -> None:
         """The way back."""
         for name, mine in self._arrays().items():
+            checkpoint.check_like(name, arrays[name], mine)
             mine[...] = arrays[name]
 
     def _plan(self) -> dict[str, Any]:

@@ -9,15 +9,18 @@ import pytest
 
 from numbelief import LAMB, SGD, AdaBelief, Adam, Lookahead, cuda, device, device_rows, schedules
 
-if cuda.SIMULATED:  # several small blocks, of which one takes two turns and one is not full
-    cuda.THREADS, cuda.SUM_BLOCK, cuda.BLOCKS_PER_MULTIPROCESSOR = 4, 16, 3
-    device.PARTS, device_rows.THREADS = 3, 2
-    sys.setswitchinterval(1e-5)  # the simulator spins while its threads wait for the GIL
-
 try:
     gpu = cuda.load()
 except RuntimeError:
     gpu = None
+
+# Several small blocks, of which one takes two turns and one is not full; what users have is large.
+LARGE = {name: getattr(cuda, name) for name in ("THREADS", "SUM_BLOCK", "most_blocks")}
+if gpu is not None:
+    cuda.THREADS, cuda.SUM_BLOCK, cuda.most_blocks = 4, 16, lambda: 3
+    device.PARTS, device_rows.THREADS = 3, 2
+if cuda.SIMULATED:
+    sys.setswitchinterval(1e-5)  # the simulator spins while its threads wait for the GIL
 
 needs_gpu = pytest.mark.skipif(gpu is None, reason="no GPU: see NUMBA_ENABLE_CUDASIM")
 needs_compiler = pytest.mark.skipif(

@@ -158,3 +158,27 @@ def run(rule, x, sequence, **options):
 def same_bits(a, b):
     """Whether two arrays hold the same bits."""
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+# What a file of `minimize` may not hold: an array's name, and what it is there (None: nothing).
+DAMAGE = [
+    ("best", lambda array: array[:, :1]),
+    ("best", lambda array: array.astype(np.float32)),
+    ("g", lambda array: array[:1]),
+    ("g", None),
+    ("control", None),
+    ("history", lambda array: array[:2]),
+    ("allvecs", lambda array: array[:2]),
+    ("allvecs", lambda array: array[:, :1]),
+    ("previous", lambda array: np.append(array, 0)),
+    ("pairs", lambda array: array[:-1]),
+    ("products", lambda array: array[:1]),
+]
+
+
+def damage(path, name, change):
+    """Change an array of a file, or leave it out."""
+    with np.load(path) as file:
+        arrays = {each: file[each] for each in file.files}
+    given = arrays.pop(name)
+    np.savez(path, **arrays, **({} if change is None else {name: change(given)}))

@@ -9,6 +9,7 @@ import copy
 import importlib.util
 import sys
 import types
+import weakref
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,7 +18,7 @@ import numba
 import numpy as np
 import pytest
 import reference
-from card import CAPABILITIES, count, gpu, host, needs_compiler, needs_gpu, quiet
+from card import CAPABILITIES, LARGE, count, gpu, host, needs_compiler, needs_gpu, quiet
 from cases import KERNELS, RULES
 from test_rules import CLIPPED, DTYPES, OPTIONS, assert_near, schedule, tolerance
 
@@ -201,6 +202,99 @@ def test_the_same_bits_each_run():
             opt.step(gpu.to_device(g))
         ends.append(host(x))
     assert cases.same_bits(*ends)
+
+
+@pytest.mark.skipif(gpu is None or cuda.SIMULATED, reason="large arrays need a GPU")
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [
+        (AdaBelief(1e-3), {}),
+        (AdaBelief(1e-3), {"max_norm": 100.0}),
+        (LAMB(1e-2, segments=(0, 5, 100_000)), {}),
+    ],
+    ids=["elementwise", "norm", "layerwise"],
+)
+def test_large_blocks_in_turns(rule, options, offset, monkeypatch):
+    """As users have them; arrays may begin anywhere in memory."""
+    for name, value in LARGE.items():
+        monkeypatch.setattr(cuda, name, value)
+    n = 2 * cuda.THREADS * cuda.most_blocks() + 77
+    random = np.random.default_rng(0)
+    x0, *sequence = random.standard_normal((4, n), dtype=np.float32)
+    found = []
+    for _ in range(2):
+        there = gpu.to_device(np.append(np.zeros(offset, np.float32), x0))[offset:]
+        opt = Optimizer(rule, there, **options)
+        for g in sequence:
+            opt.step(gpu.to_device(g))
+        found.append(host(there))
+    here = x0.copy()
+    opt = Optimizer(rule, here, **options)
+    for g in sequence:
+        opt.step(g)
+    np.testing.assert_allclose(found[0], here, 1e-6, 1e-6)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+@quiet
+@needs_gpu
+def test_a_gradient_lives_until_its_step_is_queued(monkeypatch):
+    """`opt.step(2 * x)`: nobody else keeps it, and what kernels take does not own its memory."""
+    if cuda.SIMULATED:  # there it is the same object
+        monkeypatch.setattr(cuda, "_seen", lambda value, told, handle: value[:])
+    opt = Optimizer(SGD(0.1), gpu.to_device(np.ones(3)))
+    step, alive, latest = cuda.Stepper.step, [], []
+
+    def gradient():
+        g = gpu.to_device(np.ones(3))
+        latest[:] = [weakref.ref(g)]
+        return g
+
+    def queue(*arguments):
+        alive.append(latest[0]() is not None)
+        step(*arguments)
+
+    monkeypatch.setattr(cuda.Stepper, "step", queue)
+    for _ in range(3):
+        opt.step(gradient())
+    assert alive == [True] * 3
+    assert latest[0]() is None
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [(AdaBelief(0.1), {}), (Lookahead(SGD(0.01), 2), {}), (Adam(0.1), {"max_norm": 1.0})],
+    ids=["AdaBelief", "Lookahead", "norm"],
+)
+def test_a_first_step_that_is_interrupted_while_it_compiles(rule, options, monkeypatch):
+    """Before each of its kernels in turn; then all goes on as if nothing had been."""
+    x0, g, compiled = cases.start(37), gpu.to_device(np.linspace(1, 2, 37)), cuda._compile
+    left = -1
+
+    def interrupted(*arguments):
+        nonlocal left
+        left -= 1
+        if left == -1:
+            raise KeyboardInterrupt
+        return compiled(*arguments)
+
+    monkeypatch.setattr(cuda, "_compile", interrupted)
+    ends = []
+    for before in range(4 if options else 2):
+        x = gpu.to_device(x0)
+        opt = Optimizer(rule, x, **options)
+        left = before - 1  # the first run is not interrupted
+        if before:
+            with pytest.raises(KeyboardInterrupt):
+                opt.step(g)
+            assert opt.t == 0
+        for _ in range(4):
+            opt.step(g)
+        ends.append(host(x))
+        np.testing.assert_array_equal(ends[-1], ends[0])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import sys
 import warnings
 
+import cases
 import numba
 import numpy as np
 import pytest
@@ -437,7 +438,25 @@ def test_resume_refuses_another_run(tmp_path):
             go(*other, resume=path)
 
 
+@quiet
+@needs_gpu
+@pytest.mark.parametrize(("name", "change"), cases.DAMAGE)
+def test_a_damaged_file_is_refused(name, change, tmp_path):
+    path = tmp_path / "run.npz"
+    go(*RUNS["auto"], card=False, checkpoint=path)
+    cases.damage(path, name, change)
+    with pytest.raises(ValueError, match="is not a readable numbelief checkpoint|without g"):
+        go(*RUNS["auto"], resume=path)
+
+
 # ---- refusals
+
+
+@needs_gpu
+def test_a_strided_x0_is_refused():
+    x0 = gpu.to_device(np.ones(8))[::2]
+    with pytest.raises(ValueError, match="x0 must be C-contiguous, got a strided view"):
+        minimize(on_card(value), x0, jac=on_card(slope))
 
 
 @needs_gpu
@@ -451,8 +470,8 @@ def test_resume_refuses_another_run(tmp_path):
         ({"options": {"compiled": True}}, TypeError, "a loop in machine code is not possible"),
         ({"feasible_set": Ball()}, ValueError, "feasible_set must be a Box on a GPU"),
         ({"x0": np.array([1.0, np.nan])}, ValueError, "x0 must be finite"),
-        ({"x0": np.array([1, 2])}, TypeError, "x must be float32 or float64, got int64"),
-        ({"x0": np.ones((2, 2))}, ValueError, "x must have one dimension"),
+        ({"x0": np.array([1, 2])}, TypeError, "x0 must be float32 or float64, got int64"),
+        ({"x0": np.ones((2, 2))}, ValueError, "x0 must have one dimension"),
         ({"jac": slope}, TypeError, "grad must be on the GPU, as x is, got"),
         ({"jac": lambda x: gpu.to_device(np.ones(4))}, ValueError, "grad must have the shape"),
         ({"jac": lambda x: x}, ValueError, "grad must not share memory with x"),

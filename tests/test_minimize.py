@@ -7,6 +7,7 @@ import sys
 import textwrap
 import weakref
 
+import cases
 import numba
 import numpy as np
 import pytest
@@ -540,6 +541,21 @@ def test_resume_refuses_another_run(tmp_path):
         run(resume=path, max_norm=1.0)
     with pytest.raises(FileNotFoundError):
         run(resume=tmp_path / "missing.npz")
+
+
+@pytest.mark.parametrize(("name", "change"), cases.DAMAGE)
+def test_a_damaged_file_is_refused(name, change, tmp_path):
+    def go(**options):
+        return minimize(
+            rosenbrock, [-1.2, 0.8], jac=rosenbrock_grad,
+            options={"maxiter": 5, **EVERYTHING, **options},
+        )  # fmt: skip
+
+    path = tmp_path / "run.npz"
+    go(checkpoint=path)
+    cases.damage(path, name, change)
+    with pytest.raises(ValueError, match="is not a readable numbelief checkpoint"):
+        go(resume=path)
 
 
 def test_a_checkpoint_that_cannot_be_written_fails_before_any_work(tmp_path):
