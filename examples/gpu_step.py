@@ -7,7 +7,7 @@ in fifty is far off:
 
 whose gradient is three lines of array code. CuPy, PyTorch and NumPy run the same three lines, and
 the loop does not know which of them it is: ``Optimizer`` steps a GPU's array on the GPU, in place,
-on the stream that the gradient was computed on, and nothing is copied to the host. On a GPU that
+on the current stream of CuPy or PyTorch, and nothing is copied to the host. On a GPU that
 takes CuPy or PyTorch, and numba-cuda (pip install "numbelief[cuda13]").
 
 There is no published finding here. The run works if the objective falls and most of the noise is
@@ -38,24 +38,22 @@ def measurements():
 
 
 def on_cupy(array):
-    """CuPy, an array there, its stream and how to wait for it."""
+    """CuPy, an array there, and how to wait for its stream."""
     cupy = importlib.import_module("cupy")
-    stream = cupy.cuda.get_current_stream()
     x = cupy.asarray(array) + 0  # the first kernel shows whether CuPy can compile here
-    return cupy, x, {"stream": stream}, stream.synchronize
+    return cupy, x, cupy.cuda.get_current_stream().synchronize
 
 
 def on_torch(array):
     """The same of PyTorch."""
     torch = importlib.import_module("torch")
     x = torch.tensor(array, device="cuda")
-    stream = torch.cuda.current_stream()
-    return torch, x, {"stream": stream}, stream.synchronize
+    return torch, x, torch.cuda.current_stream().synchronize
 
 
 def on_cpu(array):
     """The same of NumPy, which waits anyway."""
-    return np, array.copy(), {}, lambda: None
+    return np, array.copy(), lambda: None
 
 
 def place(array):
@@ -94,12 +92,12 @@ def main():
     parser.parse_args()
 
     truth, measured = measurements()
-    xp, x, options, wait = place(measured)
+    xp, x, wait = place(measured)
     y = x + 0  # a copy, in any of the three
     print(f"used: {'the CPU' if xp is np else 'the GPU'}, with {xp.__name__}\n")
 
     rate = numbelief.schedules.cosine(0.5, steps=STEPS)
-    optimizer = numbelief.Optimizer(numbelief.AdaBelief(rate), x, **options)
+    optimizer = numbelief.Optimizer(numbelief.AdaBelief(rate), x)
     print(f"{'step':>4s}{'objective':>12s}{'rms error':>12s}{'one step':>14s}")
     seconds = []
     for step in range(STEPS + 1):

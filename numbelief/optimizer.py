@@ -52,7 +52,8 @@ class Optimizer:
     stream : stream or int, optional
         For x on a GPU: the CUDA stream, or its handle, that the steps are queued on, without
         waiting for them. Default: the one that is current in PyTorch or CuPy, for their arrays,
-        when the optimizer is made; else CUDA's default stream.
+        when the optimizer is made; else CUDA's default stream. A CUDA graph that captures a step
+        repeats its rate and its bias corrections.
 
     Attributes
     ----------
