@@ -76,11 +76,10 @@ def refusing_damage(path: Path) -> Iterator[None]:
 
 def check_like(name: str, saved: Any, mine: Any, rows: int | None = None) -> None:
     """Refuse an array of a file that is not like the one here, or has fewer than so many rows."""
-    full = saved.shape == mine.shape if rows is None else len(saved) >= rows
-    if saved.dtype != mine.dtype or saved.shape[1:] != mine.shape[1:] or not full:
-        raise ValueError(
-            f"{name} is {saved.dtype}{saved.shape}, {mine.dtype}{tuple(mine.shape)} expected"
-        )
+    shape = tuple(mine.shape) if rows is None else (rows, *mine.shape[1:])
+    kept = saved.shape if rows is None else (*map(min, saved.shape[:1], shape), *saved.shape[1:])
+    if saved.dtype != mine.dtype or kept != shape:
+        raise ValueError(f"{name} is {saved.dtype}{saved.shape}, {mine.dtype}{shape} expected")
 
 
 def as_path(name: str, path: Any, *, writable: bool = False) -> str:

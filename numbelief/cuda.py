@@ -197,7 +197,7 @@ def _fill(array, value):
         i += cuda.gridsize(1)
 
 
-# What compiles to a kernel: a template, and the names to bind in it besides the rule's.
+# What compiles to a kernel of a rule: a template, and the names to bind in it besides the rule's.
 KERNELS: dict[str, tuple[Any, dict[str, Any]]] = {
     "step": (_step, {}),
     "step_layerwise": (_step_layerwise, {}),
@@ -527,7 +527,6 @@ class Card:
         _check_current(name, self._device)
         self.x = self._view(x, told)
         self._latest: tuple[int, Any] = (0, None)
-        self._borrowed: Any = None
 
     def _view(self, value: Any, told: _Told) -> Any:
         """An array as kernels take it."""
@@ -539,12 +538,16 @@ class Card:
 
     def array(self, values: NDArray[Any]) -> Any:
         """A copy of an array of the host."""
-        return self.cuda.to_device(np.ascontiguousarray(values), stream=self.stream)
+        array = self.cuda.to_device(np.ascontiguousarray(values), stream=self.stream)
+        if self.stream:
+            self.stream.synchronize()
+        return array
 
-    def vector(self, value: float = 0.0) -> Any:
-        """A new array like x, of so many times the same number."""
-        array = self.cuda.device_array(self.x.shape, self.x.dtype)
-        self.fill(array, value)
+    def vector(self) -> Any:
+        """A new array like x, of zeros."""
+        # Named, the stream is the one that others wait for, such as CuPy for a slot of the state.
+        array = self.cuda.device_array(self.x.shape, self.x.dtype, stream=self.stream)
+        self.fill(array, 0)
         return array
 
     def fill(self, array: Any, value: float) -> None:
@@ -588,10 +591,6 @@ class Card:
         if not told.contiguous:
             raise ValueError("grad must be C-contiguous, got a strided view: pass a copy")
         _check_current("x", self._device)  # another thread has a current GPU of its own
-        if self._borrowed is not None:
-            # JAX takes memory back without asking our stream, on which the last step may wait.
-            self.cuda.synchronize()
-        self._borrowed = grad if hasattr(grad, "block_until_ready") else None
         if told.pointer != self._latest[0] or _is_elsewhere(told, self._handle):
             device = _device_of(grad, told)
             if device != self._device:
@@ -602,6 +601,11 @@ class Card:
                     raise ValueError(f"grad must not share memory with {name}: pass a copy")
             self._latest = told.pointer, self._view(grad, told)
         return self._latest[1]
+
+    def wait_for(self, grad: Any) -> None:
+        """Let what was queued end, if the memory of a gradient could be taken back before."""
+        if hasattr(grad, "block_until_ready"):  # JAX does not ask our stream
+            self.cuda.synchronize()
 
     def number(self, value: Any, name: str = "fun") -> Any:
         """What a function returned, a number on the GPU, as kernels take it: an array of one."""

@@ -256,6 +256,8 @@ def from_host(saved: dict[str, NDArray[Any]], arrays: dict[str, Any], card: gpu.
 
     def fill(name: str, array: Any, values: NDArray[Any]) -> None:
         if isinstance(array, list):
+            if len(values) != len(array) and name != "allvecs":
+                raise ValueError(f"{name} has {len(values)} rows, {len(array)} expected")
             for k, row in enumerate(array):
                 fill(f"{name}[{k}]", row, values[k])
             return
@@ -413,7 +415,11 @@ class DeviceProblem:
             self._grad = duplicate(x)  # a coordinate that fun forgets must not pass for a gradient
             card.fill(card.view(self._grad), nan)
         self.gradient: Any = None
-        self._alive: Any = None
+        self._alive: Any = None, None
+
+    def wait(self) -> None:
+        """Let what reads the latest gradient end, if it must before that is let go."""
+        self.card.wait_for(self._alive[1])
 
     def value(self, x: Any = None) -> float:
         """The value at x, or another point, as a number; its gradient is then the latest one."""
@@ -439,6 +445,7 @@ class DeviceProblem:
         else:
             grad = self._grad
             value = self._fun(x, grad, *self.args)
+        self.wait()
         self._alive = value, grad  # a view does not keep the memory of what it shows
         self.gradient = self.card.gradient(grad, ())
         self.nfev += 1

@@ -100,6 +100,7 @@ class DeviceBatches:
         self._size, self._count = self.rows, 0
         self._batches: dict[int, tuple[Any, ...]] = {}
         self._moves: list[tuple[int, Any, Any]] = []
+        gpu.load().synchronize()  # the data may be made on another stream than x0's
 
     def whole(self) -> tuple[Any, ...]:
         """All rows, in their order."""
@@ -119,6 +120,7 @@ class DeviceBatches:
                 self._moves.append((length // source.dtype.itemsize, source, target))
             buffers.append(buffer)
         self._batches[size] = tuple(buffers)
+        gpu.load().synchronize()  # the library of the data has made the buffers, on its stream
 
     def draw(self, rows: NDArray[np.int64]) -> None:
         """Let the epoch that begins have these rows, as many as the one before."""

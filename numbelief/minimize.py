@@ -159,21 +159,20 @@ def minimize(
     `Lookahead`, whose place the line search takes. The method and its sources stand at the top of
     ``numbelief/tuning.py``.
 
-    With x0 on a GPU, everything of its size stays there. Its stream is the one that is current
-    in PyTorch or CuPy, for their arrays, at the call, else CUDA's default one: fun may not work
-    on another. x0 is float32 or float64. fun and jac are Python functions that get the run's
-    own x, an array of x0's library, neither to be changed nor to be kept; gradients are
+    With x0 on a GPU, the points, gradients and state stay there. Its stream is the one that is
+    current in PyTorch or CuPy, for their arrays, at the call, else CUDA's default one: fun may
+    not work on another. x0 is float32 or float64. fun and jac are Python functions that get the
+    run's own x, an array of x0's library, neither to be changed nor to be kept; gradients are
     contiguous arrays there, of x0's dtype; fun may return a number there, too. jac is a
     callable, True or "inplace". Steps at a given rate are queued: fun, norms and moves come to
     the host at most 32 steps apart (or some 20 ms; after each step with a callback), and only
     then tolerances, target, maxtime and values that are not finite end the run. What was queued
-    counts in nit, history and the best point up to a point that is not finite, and all of it
-    in nfev and njev. With
-    ``learning_rate="auto"`` a trial brings fun and two results of reductions to the host. x,
-    jac and allvecs are arrays of x0's library. For a ``checkpoint`` all that is kept comes to
-    the host; what was saved with x0 on a GPU may go on on a CPU, and the other way round:
-    agreeing to rounding. Sets other than a `Box` are refused; arrays of JAX are, as nothing may
-    write to them: pass ``cupy.from_dlpack(x0)``.
+    counts in nit, history and the best point up to a point that is not finite, and all of it in
+    nfev and njev. With ``learning_rate="auto"`` a trial brings fun and two results of
+    reductions to the host. x, jac and allvecs are arrays of x0's library. For a ``checkpoint``
+    all that is kept comes to the host; what was saved with x0 on a GPU may go on on a CPU, and
+    the other way round: agreeing to rounding. Sets other than a `Box` are refused; arrays of
+    JAX are, as nothing may write to them: pass ``cupy.from_dlpack(x0)``.
 
     Examples
     --------
@@ -627,6 +626,7 @@ class DeviceRun(Run):
 
     def point(self, which: int = loop.LAST) -> tuple[Any, Any, float]:
         x, g = self._points.point(which, self._gradient)
+        self.problem.wait()
         if which == loop.AVERAGE:
             fun = self.problem.value(x)
             g = self._points.copy(self.problem.gradient)

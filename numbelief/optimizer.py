@@ -204,7 +204,8 @@ class Optimizer:
         grad : array_like of shape (n,)
             The gradient at x. A writable contiguous array of x's dtype is read where it is;
             anything else is converted first. With x on a GPU, it is a contiguous array of x's
-            dtype there. It is never changed. Its values are not checked: a NaN enters x, as it
+            dtype there, made on the optimizer's stream; for one of JAX's the step is waited for.
+            It is never changed. Its values are not checked: a NaN enters x, as it
             does in PyTorch.
 
         Raises
@@ -219,6 +220,7 @@ class Optimizer:
             # A view does not own what it shows: grad must not be let go before the launch.
             view = self._card.gradient(grad, self._state)
             self._stepper.step(view, self._clock, self._numbers, float(self.rates(1)[0]))
+            self._card.wait_for(grad)
             return
         x = self._x
         if not (

@@ -357,11 +357,11 @@ class Box(FeasibleSet):
         """
         if np.ndim(y) == 1:
             return super().project(y, metric)
-        return np.clip(y, self.lower, self.upper)
+        return np.asarray(np.clip(as_reals(y, "y"), self.lower, self.upper))
 
     def contains(self, x: ArrayLike, tol: ArrayLike = 0.0) -> bool:
         """Whether x lies in the box, or within tol of it in every coordinate."""
-        x = np.asarray(x)
+        x = as_reals(x, "x")
         return bool(np.all((x >= self.lower - tol) & (x <= self.upper + tol)))
 
     def _count(self, n: Any, name: str = "n") -> int:

@@ -836,7 +836,9 @@ class _DeviceTraining(_Training):
     def result(self) -> OptimizeResult:
         if self.status == loop.RUNNING and not self._is_finite(self._point()):
             self.status = loop.NONFINITE  # an exception came before the look
-        return super().result()
+        result = super().result()
+        self.feed.problem.wait()
+        return result
 
     def _save(self) -> None:
         if self.nit == self.optimizer.t:  # else x has been moved by steps that do not count

@@ -172,6 +172,7 @@ DAMAGE = [
     ("allvecs", lambda array: array[:, :1]),
     ("previous", lambda array: np.append(array, 0)),
     ("pairs", lambda array: array[:-1]),
+    ("pairs", lambda array: np.append(array, array, axis=0)),
     ("products", lambda array: array[:1]),
 ]
 

@@ -35,6 +35,9 @@ from numbelief import (
     Rule,
     cuda,
     kernels,
+    minimize,
+    minimize_many,
+    minimize_stochastic,
     schedules,
 )
 from numbelief.sets import Ball
@@ -295,6 +298,67 @@ def test_a_first_step_that_is_interrupted_while_it_compiles(rule, options, monke
             opt.step(g)
         ends.append(host(x))
         np.testing.assert_array_equal(ends[-1], ends[0])
+
+
+class LikeJax:
+    """A gradient whose memory its library takes back without asking the stream that reads it."""
+
+    __cuda_ndarray__ = True
+
+    def __init__(self, array):
+        self.array = array
+
+    def __getattr__(self, name):
+        return getattr(self.array, name)
+
+    def block_until_ready(self):
+        pass
+
+
+@quiet
+@needs_gpu
+def test_what_reads_a_gradient_of_jax_is_waited_for(monkeypatch):
+    waited = []
+    monkeypatch.setattr(gpu, "synchronize", lambda: waited.append(opt.t))
+    opt = Optimizer(SGD(0.1), gpu.to_device(np.ones(3)))
+    g = gpu.to_device(np.ones(3))
+    for gradient in (g, LikeJax(g), g, LikeJax(g)):
+        opt.step(gradient)
+    assert waited == [2, 4]
+
+
+@quiet
+@needs_gpu
+def test_each_step_looks_at_the_current_gpu(monkeypatch):
+    x, g = gpu.to_device(np.ones(3)), gpu.to_device(np.ones(3))
+    opt = Optimizer(SGD(0.1), x)
+    opt.step(g)
+    opt._card._device = 1  # as if the current one had changed
+    with pytest.raises(ValueError, match=r"x is on GPU 1, but .* call .*select_device\(1\) first"):
+        opt.step(g)
+    assert opt.t == 1
+    np.testing.assert_array_equal(host(x), 0.9)
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize("call", ["Optimizer", "minimize", "minimize_many", "stochastic"])
+def test_the_current_stream_is_the_default(call, monkeypatch):
+    """Known by the error for something that is no stream."""
+    monkeypatch.setattr(cuda, "current_stream", lambda array: "the current one")
+    x, rows = gpu.to_device(np.ones(3)), gpu.to_device(np.ones((2, 3)))
+    calls = {
+        "Optimizer": lambda: Optimizer(SGD(0.1), x),
+        "minimize": lambda: minimize(lambda x: 0.0, x, jac=lambda x: x),
+        "minimize_many": lambda: minimize_many(lambda x, grad: 0.0, rows, jac="inplace"),
+        "stochastic": lambda: minimize_stochastic(
+            lambda x, a: 0.0, x, rows, jac=lambda x, a: x, batch_size=1, epochs=1
+        ),
+    }
+    with pytest.raises(TypeError, match="must be a CUDA stream or its handle, got 'the current"):
+        calls[call]()
+    if call == "Optimizer":
+        assert Optimizer(SGD(0.1), x, stream=0)._card.stream == 0
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import gc
 import sys
 import weakref
 
+import cases
 import numba
 import numpy as np
 import pytest
@@ -436,6 +437,25 @@ def test_data_have_the_fingerprint_that_they_have_on_the_cpu():
 
 
 # ---- refusals
+
+
+@quiet
+@needs_gpu
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("losses", lambda array: array[:1]),
+        ("best", lambda array: array[:1]),
+        ("g", lambda array: array.astype(np.float32)),
+        ("g", None),
+    ],
+)
+def test_a_damaged_file_is_refused(name, change, tmp_path):
+    path = tmp_path / "run.npz"
+    train(options={"checkpoint": path})
+    cases.damage(path, name, change)
+    with pytest.raises(ValueError, match="is not a readable numbelief checkpoint"):
+        train(epochs=3, options={"resume": path})
 
 
 def card(*arrays):

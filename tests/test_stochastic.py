@@ -777,8 +777,11 @@ def test_other_validation_data_than_before(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("losses", np.zeros(2)), ("history", np.zeros((7, 3))), ("batch", 999), ("epoch", "x")],
-)
+    [
+        ("losses", np.zeros(2)), ("losses", np.zeros(1)), ("history", np.zeros((7, 3))),
+        ("best", np.zeros(1)), ("g", np.zeros(3, np.float32)), ("batch", 999), ("epoch", "x"),
+    ],
+)  # fmt: skip
 def test_a_damaged_file_is_refused(name, value, tmp_path):
     path = tmp_path / "c.npz"
     run(options={"checkpoint": path})

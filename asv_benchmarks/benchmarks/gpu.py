@@ -98,7 +98,7 @@ def in_torch(x0: np.ndarray, steps: int) -> np.ndarray:
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
         x = torch.tensor(x0, device="cuda")
-        optimizer = numbelief.Optimizer(numbelief.AdaBelief(RATE), x, stream=stream)
+        optimizer = numbelief.Optimizer(numbelief.AdaBelief(RATE), x)
         for _ in range(steps):
             optimizer.step(x * 2)
     stream.synchronize()
@@ -106,7 +106,7 @@ def in_torch(x0: np.ndarray, steps: int) -> np.ndarray:
 
 
 def in_cupy(x0: np.ndarray, steps: int) -> np.ndarray:
-    """The same in CuPy."""
+    """The same in CuPy, on a stream that is named."""
     import cupy
 
     stream = cupy.cuda.Stream(non_blocking=True)
