@@ -76,9 +76,8 @@ def refusing_damage(path: Path) -> Iterator[None]:
 
 def check_like(name: str, saved: Any, mine: Any, rows: int | None = None) -> None:
     """Refuse an array of a file that is not like the one here, or has fewer than so many rows."""
-    shape = tuple(mine.shape) if rows is None else (rows, *mine.shape[1:])
-    kept = saved.shape if rows is None else (*map(min, saved.shape[:1], shape), *saved.shape[1:])
-    if saved.dtype != mine.dtype or kept != shape:
+    shape = tuple(mine.shape) if rows is None else (max(rows, len(saved)), *mine.shape[1:])
+    if saved.dtype != mine.dtype or saved.shape != shape:
         raise ValueError(f"{name} is {saved.dtype}{saved.shape}, {mine.dtype}{shape} expected")
 
 

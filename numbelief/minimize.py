@@ -626,12 +626,12 @@ class DeviceRun(Run):
 
     def point(self, which: int = loop.LAST) -> tuple[Any, Any, float]:
         x, g = self._points.point(which, self._gradient)
-        self.problem.wait()
         if which == loop.AVERAGE:
             fun = self.problem.value(x)
             g = self._points.copy(self.problem.gradient)
         else:
             fun = float(self.control["best_fun" if which == loop.BEST else "fun"][0])
+        self.problem.wait()
         return x, g, fun
 
     def _all_points(self) -> list[Any]:
