@@ -10,7 +10,8 @@ from typing import Any
 
 from numba import prange
 
-from numbelief import batches, kernels, native, threads
+from numbelief import batches, kernels, native
+from numbelief._compile import threads
 from numbelief.batches import gather
 from numbelief.kernels import evaluate_at, window
 from numbelief.rules import Rule

@@ -12,7 +12,6 @@ import functools
 import hashlib
 import math
 import os
-import pathlib
 import sys
 import types
 import uuid
@@ -33,6 +32,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
 from numbelief import schedules
+from numbelief._compile.jit import package_salt
 from numbelief.rules import Rule
 
 # 16 Ki elements a block: as fast as larger ones at n = 2e7, and balanced from small n on.
@@ -897,10 +897,7 @@ def rehearse(rule: Rule) -> None:
 @functools.cache
 def source_salt(*files: str) -> str:
     """A short hash of the numbelief files whose text ends up in all machine code, and of others."""
-    here = pathlib.Path(__file__).parent
-    names = ("rules.py", "schedules.py", "kernels.py", "native.py", "tuning.py", "loop.py")
-    texts = (here.joinpath(name).read_bytes() for name in (*names, *files))
-    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
+    return package_salt()
 
 
 def rule_salt(rule: type[Rule]) -> str | None:

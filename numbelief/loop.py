@@ -16,7 +16,8 @@ from numba import prange
 from numba.extending import register_jitable
 from numpy.typing import NDArray
 
-from numbelief import kernels, native, threads, tuning
+from numbelief import kernels, native, tuning
+from numbelief._compile import threads
 from numbelief.kernels import (
     bits_of,
     copy,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief import checkpoint, cuda, kernels, threads
+from numbelief import checkpoint, cuda, kernels
+from numbelief._compile import threads
 from numbelief.checks import as_gradient, as_parameters, positive
 from numbelief.rules import Lookahead, Rule, without_lookahead
 from numbelief.sets import Box, FeasibleSet

@@ -1,0 +1,1 @@
+"""How plain Python becomes compiled code."""

@@ -1,0 +1,77 @@
+"""Compile for the CPU: the only place with Numba's CPU options, and its disk cache.
+
+Whatever is compiled here is plain Python, and so are the functions that it calls, which become part
+of its text (``inline="always"``): to compile a function of its own takes some 20 ms, and its code is
+optimized again in each that calls it. Nothing is reordered and no fused multiply-add is allowed, so
+that every kernel gives the same bits on any number of threads.
+"""
+
+import functools
+import hashlib
+import pathlib
+from typing import Any
+
+import numba
+
+from numbelief._compile.internals import c_function, cache_by_name
+from numbelief._compile.template import adopt
+
+#: ``error_model="numpy"`` is what lets LLVM vectorize a division.
+_OPTIONS = {"error_model": "numpy"}
+
+
+def inline(function: Any) -> Any:
+    """A plain function as part of the text of those that call it."""
+    return numba.njit(inline="always", **_OPTIONS)(function)
+
+
+def jit(function: Any, *, cache: bool = True, **options: Any) -> Any:
+    """Compile a plain function for Python to call, with a disk cache where one can be written.
+
+    Its name must tell all that it depends on, as that of `numbelief._compile.template.bind` with a
+    key does.
+    """
+    options = {**_OPTIONS, **options}
+    whole = adopt(function, inline)
+    if cache:
+        try:
+            return cache_by_name(numba.njit(cache=True, **options)(whole))
+        except RuntimeError:  # no writable place for the cache
+            pass
+    return numba.njit(**options)(whole)
+
+
+def part(function: Any, *, parallel: bool = False, inlined: bool = False, **options: Any) -> Any:
+    """Compile what only compiled code calls, as a function of its own.
+
+    For what several functions call, for loops whose sums may be reordered, and for the blocks of
+    parallel loops, into which LLVM takes it on request.
+    """
+    wrappers = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    forced = {"forceinline": True} if inlined and not parallel else {}
+    whole = adopt(function, inline)
+    return numba.njit(parallel=parallel, **_OPTIONS, **wrappers, **forced, **options)(whole)
+
+
+def compile_c(function: Any, signature: Any) -> Any:
+    """Compile a plain function for code that has its address, with a disk cache if possible."""
+    whole = adopt(function, inline)
+    try:
+        return c_function(whole, signature, cache=True, **_OPTIONS)
+    except RuntimeError:  # no writable place for the cache
+        return c_function(whole, signature, cache=False, **_OPTIONS)
+
+
+@functools.cache
+def package_salt() -> str:
+    """A short hash of numbelief's whole text, which is part of all keys."""
+    here = pathlib.Path(__file__).parent.parent
+    digest = hashlib.sha256()
+    for path in sorted(here.rglob("*.py")):
+        digest.update(path.relative_to(here).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def key_of(*parts: Any) -> str:
+    """A key for `numbelief._compile.template.bind`: of these parts and of the package's text."""
+    return hashlib.sha256(repr((*parts, package_salt())).encode()).hexdigest()[:16]
