@@ -93,7 +93,9 @@ def adopt(function: Any, compile: Callable[[Any], Any], **names: Any) -> Any:
         return mine
 
     def replaced(value: Any) -> Any:
-        if not isinstance(value, types.FunctionType):
+        # Numba's own functions, such as carray, are its to compile.
+        module = getattr(value, "__module__", None) or ""
+        if not isinstance(value, types.FunctionType) or module.startswith("numba."):
             return value
         if value not in adopted:
             adopted[value] = value  # a function that calls itself

@@ -10,8 +10,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from scipy.optimize import OptimizeWarning
 
-from numbelief import checkpoint
-from numbelief.callbacks import as_callback
+from numbelief import _checkpoint as checkpoint
+from numbelief._solve.session import as_callback
 from numbelief.checks import integer, real
 from numbelief.rules import Lookahead, Rule, without_lookahead
 

@@ -1,30 +1,27 @@
 """minimize_stochastic: mini-batches over arrays, from one row a step to all of them."""
 
-import contextlib
 import functools
 import math
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import OptimizeResult
 
-from numbelief import checkpoint, cuda, device, device_batches, epochs, kernels, loop, native
-from numbelief.batches import Batches, Order
-from numbelief.callbacks import Callback, as_callback, progress_bar
+from numbelief import _checkpoint as checkpoint
+from numbelief import _interop as interop
+from numbelief._objective import compiled
+from numbelief._objective.problem import Problem
+from numbelief._solve import observe
+from numbelief._solve.data import Batches, Order
+from numbelief._solve.epochs import BatchObjective, Means, bind_epoch, compile_epoch
+from numbelief._solve.minimize import STOPPED, first_point, restored_optimizer
+from numbelief._solve.options import TrainingOptions, read_options
+from numbelief._solve.session import Callback, Session, as_callback
+from numbelief._step.vectors import HostVectors
 from numbelief.checks import as_scalar, integer
-from numbelief.minimize import (
-    LOOK_EVERY_S,
-    STOPPED,
-    first_point,
-    first_point_on_card,
-    restored_optimizer,
-)
 from numbelief.optimizer import Optimizer
-from numbelief.options import TrainingOptions, read_options
-from numbelief.problem import Problem
 from numbelief.rules import Lookahead, Rule
 from numbelief.sets import FeasibleSet
 
@@ -72,7 +69,7 @@ def minimize_stochastic(
         ``fun(x, *batch) -> float``, the mean loss of a batch, with the gradient as ``jac`` says.
         ``batch`` has as many parts as data. It cannot be written to and holds its rows during the
         call only: the next batch comes in the same memory. Around functions that Numba compiled
-        the epochs run in machine code, to the same bits.
+        the epochs run in compiled code, to the same bits.
     x0 : array_like or device array of shape (n,)
         First point, never written to. float32 stays float32. An array on an NVIDIA GPU, of CuPy,
         PyTorch or Numba, stays there (see Notes).
@@ -222,24 +219,24 @@ def minimize_stochastic(
     rule, settings = read_options(method, None, options, TrainingOptions)
     x: Any
     batches: Any
-    on_card = cuda.is_device_array(x0)
-    if on_card:
-        x, card, place = first_point_on_card(x0, feasible_set, bounds)
-        batches = device_batches.DeviceBatches(data, card)
+    make: Any
+    if interop.is_device_array(x0):
+        from numbelief._gpu import stochastic as card
+
+        x, vectors, allowed = card.first_point(x0, feasible_set, bounds)
+        batches, make = card.CardBatches(data, vectors), card.CardObjective
     else:
-        x, place = first_point(x0, feasible_set, bounds)
-        batches = Batches(data)
+        x, allowed = first_point(x0, feasible_set, bounds)
+        batches, make = Batches(data), HostObjective
     seen = as_callback(callback)
-    if not isinstance(drop_last, (bool, np.bool)):
+    if not isinstance(drop_last, (bool, np.bool_)):
         raise TypeError(f"drop_last must be True or False, got {drop_last!r}")
     order = Order(batches.rows, seed, shuffle, replacement, weights)
-    size = _batch_size(batch_size, order.size)
+    plan = Plan(batches, order, _batch_size(batch_size, order.size), bool(drop_last))
     count = integer("epochs", epochs)
-    feed_of, training_of = (_DeviceFeed, _DeviceTraining) if on_card else (_Feed, _Training)
-    feed = feed_of(fun, jac, x, place, settings, batches, order, size, bool(drop_last))
-    examiner, examined = feed.examiner(validation)
-    training = training_of(feed, rule, x, place, settings, count, examiner, examined, seen)
-    return training.go()
+    objective = make(plan, fun, jac, x, allowed, settings)
+    validator = objective.validator(validation)
+    return Training(objective, rule, x, allowed, settings, count, validator).go(seen)
 
 
 def _batch_size(given: Any, rows: int) -> int:
@@ -253,133 +250,45 @@ def _batch_size(given: Any, rows: int) -> int:
     return size
 
 
-class _Feed:
-    """The objective with a batch for its arguments, called from Python or from machine code."""
+class Plan:
+    """Which rows make up each batch of each epoch.
 
-    #: What machine code needs to call it, besides the rows of the epoch.
-    _native: tuple[Any, ...] | None = None
+    Parameters
+    ----------
+    batches : Batches, or what is like it on a GPU
+    order : Order
+    size : int
+        Rows of a batch.
+    drop_last : bool
+        Leave out a last batch that is shorter.
 
-    def __init__(
-        self,
-        fun: Any,
-        jac: Any,
-        x: Any,
-        place: FeasibleSet | None,
-        settings: TrainingOptions,
-        batches: Any,
-        order: Order,
-        size: int,
-        drop_last: bool,
-    ) -> None:
+    Attributes
+    ----------
+    rows, count : int
+        Rows that an epoch uses, and its batches.
+    rows_of_epoch : ndarray of int64
+        Those of the epoch that has begun.
+    """
+
+    def __init__(self, batches: Any, order: Order, size: int, drop_last: bool) -> None:
         self.batches, self.order, self.size = batches, order, size
-        #: Rows that an epoch uses.
         self.rows = order.size - (order.size % size if drop_last else 0)
-        #: Batches of an epoch.
         self.count = -(-self.rows // size)
         # All rows are always the same batch: nothing needs to be drawn or gathered, in any order.
         chosen = order.replacement or order.weights is not None
         self._whole = size == batches.rows and not chosen
         batches.begin(None if self._whole else size)
-        self._objective = fun, jac, x, place, settings
-        self._pose()
-
-    def _pose(self) -> None:
-        """Make a problem of the objective and the batches."""
-        fun, jac, x, place, settings = self._objective
-        batches, size = self.batches, self.size
-        pieces, compiled = batches.pieces, settings.compiled
-        if pieces is None:
-            if compiled:
-                raise TypeError(
-                    "data must be NumPy arrays whose rows are contiguous, for a loop in machine "
-                    "code: leave out options={'compiled': True}"
-                )
-            compiled = False
-        args = batches.take(np.arange(size))  # for their types: the rows are drawn by `begin`
-        in_machine_code = native.is_compiled(fun)
-        for i, arg in enumerate(args):
-            if in_machine_code and hasattr(arg, "tocsr"):
-                raise TypeError(
-                    f"data[{i}] must be a NumPy array for a fun that is compiled by Numba, got "
-                    f"batches of {type(arg).__name__}: pass a Python function"
-                )
-        self.problem = Problem(fun, jac, args, x, place, settings.finite_difference, compiled)
-        self._blocks: tuple[NDArray[Any], ...] = ()
-        if self.problem.native is not None:
-            objectives = [self.problem.native] * 2
-            if self.rows % size:
-                objectives[1] = self.problem.native.on(tuple(a[: self.rows % size] for a in args))
-            data, self._blocks, alive = zip(
-                *(objective.block(x.size) for objective in objectives), strict=True
-            )
-            address = self.problem.native.address
-            self._native = (size, pieces, address, np.array(data), self._blocks)
-            self._alive = objectives, alive
-
-    def examiner(self, validation: Any) -> tuple[Callable[[Any], float] | None, str | None]:
-        """What evaluates a point after an epoch, and what a checkpoint tells of it."""
-        if validation is None:
-            return None, None
-        if callable(validation):
-            return lambda x: as_scalar(validation(x.copy()), "validation"), "a function"
-        fun, jac, x, place, settings = self._objective
-        others = Batches(validation, "validation")
-        args = others.whole()
-        problem = Problem(fun, jac, args, x, place, settings.finite_difference, False)
-        return problem.value, others.fingerprint
-
-    def first_gradient(self) -> Any:
-        """Memory for the gradient."""
-        return self.problem.guarded(self._objective[2])
-
-    def check(self, g: Any) -> None:
-        """Look whether something was written beyond that memory."""
-        self.problem.check(g)
+        self.rows_of_epoch = np.arange(0)
 
     def begin(self, epoch: int) -> None:
         """Draw the rows of an epoch."""
         drawn = np.arange(self.rows) if self._whole else self.order.of(epoch)
         self.rows_of_epoch = drawn[: self.rows]
+        self.batches.draw(self.rows_of_epoch)
 
     def rows_of(self, k: int) -> NDArray[np.int64]:
         """The rows of batch k."""
         return self.rows_of_epoch[k * self.size : (k + 1) * self.size]
-
-    def evaluate(self, k: int, x: NDArray[Any], g: NDArray[Any]) -> float:
-        """The loss of batch k at x; g is filled."""
-        self.problem.args = self.batches.take(self.rows_of(k))
-        return self.problem.evaluate(x, g)
-
-    def bind(self, opt: Optimizer) -> Any:
-        """The loop of an epoch. It refers to this, so that this must not keep it."""
-        if self._native is not None:  # threads may be safe at one look and not at the next
-            return lambda *given: epochs.compile_epoch(opt.inner, parallel=opt.runs_parallel())(
-                *given
-            )
-        large = opt.x.size >= kernels.RELEASE_GIL_FROM
-        return epochs.bind(opt.inner, self.evaluate, parallel=opt.wants_parallel, nogil=large)
-
-    @property
-    def arguments(self) -> tuple[Any, ...]:
-        """The objective of this epoch, as the loop takes it."""
-        return () if self._native is None else (self.rows_of_epoch, *self._native)
-
-    def most_steps(self, timed: bool) -> int:
-        """So many steps may be taken before a look at the clock of a timed run."""
-        return 1 if timed and self._native is None else self.count
-
-    @property
-    def calls(self) -> int:
-        """Evaluations in machine code that are not counted yet."""
-        return sum(int(block[native.CALLS]) for block in self._blocks)
-
-    def after(self) -> None:
-        """Count what machine code has done."""
-        calls = self.calls
-        self.problem.nfev += calls
-        self.problem.njev += calls
-        for block in self._blocks:
-            block[native.CALLS] = 0
 
     def description(self) -> dict[str, Any]:
         """What a checkpoint must agree with."""
@@ -395,209 +304,281 @@ class _Feed:
         }
 
 
-class _DeviceFeed(_Feed):
-    """The same on a GPU, where steps are queued."""
+class Validator(NamedTuple):
+    """What evaluates a point after an epoch, and what a checkpoint tells of it; None for none."""
 
-    problem: device.DeviceProblem  # type: ignore[assignment]
-
-    def _pose(self) -> None:
-        fun, jac, x, _, settings = self._objective
-        self.launcher: device.Launcher = self.batches.launcher
-        card = self.launcher.card
-        self.problem = device.DeviceProblem(fun, jac, (), x, card, settings.compiled)
-
-    def examiner(self, validation: Any) -> tuple[Callable[[Any], float] | None, str | None]:
-        if validation is None:
-            return None, None
-        fun, jac, x, *_ = self._objective
-        launcher, card = self.launcher, self.launcher.card
-        if callable(validation):
-            name, what = "validation", "a function"
-            return lambda p: device.number(validation(launcher.copy(p, x)), card, name), what
-        others = device_batches.DeviceBatches(validation, card, "validation")
-        problem = device.DeviceProblem(fun, jac, others.whole(), x, card)
-        return lambda p: problem.alone(launcher.copy(p, x)), others.fingerprint
-
-    def first_gradient(self) -> Any:
-        return self.launcher.vector()
-
-    def check(self, g: Any) -> None:
-        pass
-
-    def begin(self, epoch: int) -> None:
-        super().begin(epoch)
-        self.batches.draw(self.rows_of_epoch)
-
-    def bind(self, opt: Optimizer) -> Any:
-        return device_batches.bind_epoch(opt, self.problem, self.batches)
-
-    def most_steps(self, timed: bool) -> int:
-        return device.LOOK_EVERY
-
-    def after(self) -> None:
-        pass
+    loss: Callable[[Any], float] | None = None
+    description: str | None = None
 
 
-class _Training:
-    """A run between its steps: the arrays of the loop, and what is made of them."""
+class HostObjective:
+    """The loss of batches on the CPU, called from Python or from compiled code.
+
+    Parameters
+    ----------
+    plan : Plan
+    fun, jac, x, feasible_set, settings
+        As in `minimize_stochastic`, checked.
+
+    Attributes
+    ----------
+    plan : Plan
+    problem : Problem
+        The objective with a batch for its arguments.
+    """
 
     def __init__(
         self,
-        feed: _Feed,
+        plan: Plan,
+        fun: Any,
+        jac: Any,
+        x: Any,
+        feasible_set: FeasibleSet | None,
+        settings: TrainingOptions,
+    ) -> None:
+        self.plan = plan
+        self._given = fun, jac, x, feasible_set, settings
+        batches, size = plan.batches, plan.size
+        pieces, wants_compiled = batches.pieces, settings.compiled
+        if pieces is None:
+            if wants_compiled:
+                raise TypeError(
+                    "data must be NumPy arrays whose rows are contiguous, for a loop in compiled "
+                    "code: leave out options={'compiled': True}"
+                )
+            wants_compiled = False
+        args = batches.take(np.arange(size))  # for their types: the rows are drawn by `begin`
+        is_compiled = compiled.is_compiled(fun)
+        for i, arg in enumerate(args):
+            if is_compiled and hasattr(arg, "tocsr"):
+                raise TypeError(
+                    f"data[{i}] must be a NumPy array for a fun that is compiled by Numba, got "
+                    f"batches of {type(arg).__name__}: pass a Python function"
+                )
+        self.problem = Problem(
+            fun, jac, args, x, feasible_set, settings.finite_difference, wants_compiled
+        )
+        self._calls: tuple[compiled.Call, ...] = ()
+        if self.problem.compiled is not None:
+            objectives = [self.problem.compiled] * 2
+            if plan.rows % size:
+                last = tuple(a[: plan.rows % size] for a in args)
+                objectives[1] = self.problem.compiled.on(last)
+            self._calls, alive = zip(
+                *(objective.call(x.size) for objective in objectives), strict=True
+            )
+            self._pieces, self._alive = pieces, (objectives, alive)
+
+    def validator(self, validation: Any) -> Validator:
+        """What evaluates points on other data."""
+        if validation is None:
+            return Validator()
+        if callable(validation):
+            return Validator(lambda x: as_scalar(validation(x.copy()), "validation"), "a function")
+        fun, jac, x, feasible_set, settings = self._given
+        others = Batches(validation, "validation")
+        problem = Problem(
+            fun, jac, others.whole(), x, feasible_set, settings.finite_difference, False
+        )
+        return Validator(problem.value, others.fingerprint)
+
+    def first_gradient(self) -> Any:
+        """Memory for the gradient."""
+        return self.problem.guarded(self._given[2])
+
+    def latest_gradient(self, g: Any) -> Any:
+        """The gradient of the last batch, where g is that memory."""
+        return g
+
+    def check(self, g: Any) -> None:
+        """Look whether something was written beyond that memory."""
+        self.problem.check(g)
+
+    def evaluate(self, k: int, x: NDArray[Any], g: NDArray[Any], _: Any = None) -> float:
+        """The loss of batch k at x; g is filled."""
+        self.problem.args = self.plan.batches.take(self.plan.rows_of(k))
+        return self.problem.evaluate(x, g)
+
+    def bind(self, opt: Optimizer) -> Any:
+        """The loop of an epoch. It refers to this, so that this must not keep it."""
+        vectors = opt.vectors
+        assert isinstance(vectors, HostVectors)
+        if self._calls:  # threads may be safe at one look and not at the next
+            return lambda *given: compile_epoch(opt.kind, parallel=opt.runs_parallel())(*given)
+        return bind_epoch(
+            opt.kind, self.evaluate, parallel=opt.wants_parallel, nogil=vectors.large
+        )
+
+    @property
+    def arguments(self) -> Any:
+        """The objective of this epoch, as the loop takes it."""
+        if not self._calls:
+            return ()
+        return BatchObjective(self.plan.rows_of_epoch, self.plan.size, self._pieces, *self._calls)
+
+    def most_steps(self, *, timed: bool) -> int:
+        """How many steps may be taken before a look at the clock."""
+        return 1 if timed and not self._calls else self.plan.count
+
+    @property
+    def calls(self) -> int:
+        """Evaluations in compiled code that are not counted yet."""
+        return sum(int(call.block[compiled.CALLS]) for call in self._calls)
+
+    def count_calls(self) -> None:
+        """Count what compiled code has done."""
+        calls = self.calls
+        self.problem.nfev += calls
+        self.problem.njev += calls
+        for call in self._calls:
+            call.block[compiled.CALLS] = 0
+
+    def wait(self) -> None:
+        """Let what is queued end, where something is."""
+
+
+class Training:
+    """A run of `minimize_stochastic` between its steps.
+
+    Parameters
+    ----------
+    objective : HostObjective, or what is like it on a GPU
+    rule, x, feasible_set, settings, epochs
+        As in `minimize_stochastic`, checked.
+    validator : Validator
+    """
+
+    def __init__(
+        self,
+        objective: Any,
         rule: Rule | Lookahead,
         x: Any,
-        place: FeasibleSet | None,
+        feasible_set: FeasibleSet | None,
         settings: TrainingOptions,
         epochs: int,
-        examiner: Callable[[Any], float] | None,
-        examined: str | None,
-        callback: Callback | None,
+        validator: Validator,
     ) -> None:
-        self.feed, self.settings, self.epochs = feed, settings, epochs
-        self.examiner, self.examined = examiner, examined
-        self.x, self.g = x, feed.first_gradient()
+        self.objective, self.settings, self.epochs = objective, settings, epochs
+        self.plan: Plan = objective.plan
+        self.validator = validator
         self.optimizer = Optimizer(
-            rule, x, feasible_set=place, max_norm=settings.max_norm, max_value=settings.max_value
+            rule,
+            x,
+            feasible_set=feasible_set,
+            max_norm=settings.max_norm,
+            max_value=settings.max_value,
         )
+        self.vectors = self.optimizer.vectors
+        self.x, self.g = self.vectors.x, objective.first_gradient()
         self.optimizer.rates(1)  # a schedule that fails does so before any work
         self.epoch = self.batch = self.stale = 0
         self.best_fun = self.figure = math.inf
         self.rate = math.nan
-        self._allocate()
-        self.callback, self.step_callback = callback, settings.step_callback
-        self.bar: Any = None
-        self.status, self.message = loop.RUNNING, "The run was interrupted."
-        self.began = time.perf_counter()
-
-    def _allocate(self) -> None:
-        """Make room for what is kept of the points."""
-        feed, settings, x = self.feed, self.settings, self.x
-        start = int(settings.average_from * self.epochs * feed.count) + 1
-        empty = np.zeros(0, self.g.dtype)
+        start = int(settings.average_from * epochs * self.plan.count) + 1
+        copy, empty = self.vectors.copy, np.zeros(0, self.vectors.dtype)
         #: What a checkpoint holds besides the optimizer and the numbers of the header.
         self.kept: dict[str, Any] = {
-            "losses": np.full(feed.count, math.nan),
-            "best": self._vector(x),
-            "began": self._vector(x) if feed.count == 1 else empty,
-            "fading": self._vector(x) if settings.iterate == "ema" else empty,
-            "mean": self._vector() if settings.iterate == "average" else empty,
+            "losses": np.full(self.plan.count, math.nan),
+            "best": copy(self.x),
+            "began": copy(self.x) if self.plan.count == 1 else empty,
+            "fading": copy(self.x) if settings.iterate == "ema" else empty,
+            "mean": self.vectors.zeros() if settings.iterate == "average" else empty,
             "start": np.array(start),
             "history": np.zeros((0, 3)),
         }
-
-    # ---- vectors
-
-    def _vector(self, x: Any = None) -> Any:
-        """A new vector of the run: a copy, or zeros."""
-        return np.zeros_like(self.x) if x is None else x.copy()
-
-    def _put(self, x: Any, kept: Any) -> None:
-        """Copy a vector into one of the run."""
-        kept[:] = x
-
-    def _is_finite(self, x: Any) -> bool:
-        return bool(np.isfinite(x).all())
-
-    def _given(self, x: Any) -> Any:
-        """A copy of a vector, for the user."""
-        return x.copy()
+        self.status, self.message = observe.RUNNING, "The run was interrupted."
+        self.session = Session(
+            type(self.optimizer.rule).__name__,
+            epochs * self.plan.count,
+            progress=settings.progress,
+            maxtime=settings.maxtime,
+        )
 
     # ---- advancing
 
-    def go(self) -> OptimizeResult:
+    def go(self, callback: Callback | None) -> OptimizeResult:
         """Run to the end; on an exception, attach the result so far to it."""
-        name = type(self.optimizer.rule).__name__
-        try:
+        with self.session.running(self.result):
             self._take_up()
-            self.bar = progress_bar(name, self.epochs * self.feed.count, self.settings.progress)
             self._show()
-            while self.status == loop.RUNNING and self.epoch < self.epochs:
-                self._run_epoch()
-            if self.status == loop.RUNNING:
-                self.status, self.message = loop.CONVERGED, _DONE
+            while self.status == observe.RUNNING and self.epoch < self.epochs:
+                self._run_epoch(callback)
+            if self.status == observe.RUNNING:
+                self.status, self.message = observe.CONVERGED, _DONE
             self._save()
             result = self.result()
-            if self.optimizer.projection is not None and np.isfinite(result.x).all():
+            if self.optimizer.region.projection is not None and np.isfinite(result.x).all():
                 self.optimizer.report(result.x)
-        except BaseException as error:
-            with contextlib.suppress(Exception):  # nothing may hide the user's own exception
-                error.intermediate_result = self.result()  # type: ignore[attr-defined]
-            raise
-        finally:
-            if self.bar is not None:
-                self.bar.close()
         if self.settings.disp:
             _print_summary(result)
         return result
 
-    def _run_epoch(self) -> None:
-        self.feed.begin(self.epoch)
-        if self.batch == 0 and self.feed.count == 1:
-            self._put(self.x, self.kept["began"])
-        steps = 1
-        while self.status == loop.RUNNING and self.batch < self.feed.count:
-            started = time.perf_counter()
-            if started - self.began >= self.settings.maxtime:
-                self.status, self.message = loop.MAXITER, _TIME
+    def _run_epoch(self, callback: Callback | None) -> None:
+        self.plan.begin(self.epoch)
+        if self.batch == 0 and self.plan.count == 1:
+            self.vectors.put(self.x, self.kept["began"])
+        session, count = self.session, self.plan.count
+        session.steps = 1
+        while self.status == observe.RUNNING and self.batch < count:
+            if session.seconds_left <= 0:
+                self.status, self.message = observe.MAXITER, _TIME
                 return
-            taken = self._advance(self._most(steps))
-            per_step = (time.perf_counter() - started) / max(taken, 1)
-            steps = max(1, min(16 * steps, int(LOOK_EVERY_S / max(per_step, 1e-9))))
+            before = self.batch
+            with session.pacing(lambda before=before: self.batch - before):  # type: ignore[misc]
+                self._advance(self._most())
             self._show()
-            if self.status == loop.RUNNING and self.step_callback is not None:
-                self._call(self.step_callback, self._step_seen)
+            if self.status == observe.RUNNING and self.settings.step_callback is not None:
+                self._call(self.settings.step_callback, self._step_seen)
             every = self.settings.checkpoint_every
-            if self.batch < self.feed.count and every and self.nit % every == 0:
+            if self.batch < count and every and self.nit % every == 0:
                 self._save()
-        if self.batch < self.feed.count:
+        if self.batch < count:
             return
-        stopped = self.status != loop.RUNNING
+        stopped = self.status != observe.RUNNING
         self._end_epoch()
-        if self.callback is not None and not stopped and self.status != loop.NONFINITE:
-            self._call(self.callback, self._epoch_seen)
-        if self.status == loop.RUNNING and self.epoch < self.epochs:
+        if callback is not None and not stopped and self.status != observe.NONFINITE:
+            self._call(callback, self._epoch_seen)
+        if self.status == observe.RUNNING and self.epoch < self.epochs:
             self._save()
 
     @functools.cached_property
     def _loop(self) -> Any:
         """The loop of an epoch, bound at the first step: a file may bring another optimizer."""
-        return self.feed.bind(self.optimizer)
+        return self.objective.bind(self.optimizer)
 
-    def _most(self, steps: int) -> int:
+    def _most(self) -> int:
         """How many steps may be taken before the next look."""
-        if self.step_callback is not None:
+        if self.settings.step_callback is not None:
             return 1
-        timed = self.settings.maxtime < math.inf
-        every = self.settings.checkpoint_every
+        steps, every = self.session.steps, self.settings.checkpoint_every
         due = every - self.nit % every if every else steps
-        return min(steps, self.feed.count - self.batch, due, self.feed.most_steps(timed))
+        most = self.objective.most_steps(timed=self.session.timed)
+        return int(min(steps, self.plan.count - self.batch, due, most))
 
-    def _advance(self, count: int) -> int:
-        """Take so many steps, fewer if a loss is not finite; return how many were taken."""
-        opt = self.optimizer
-        kept = self.kept
-        averages = kept["fading"], self.settings.ema_decay, kept["mean"], int(kept["start"])
+    def _advance(self, count: int) -> None:
+        """Take ``count`` steps, fewer if a loss is not finite."""
+        opt, kept = self.optimizer, self.kept
+        means = Means(kept["fading"], self.settings.ema_decay, kept["mean"], int(kept["start"]))
         rates = opt.rates(count)
-        arrays = (rates, self.x, self.g, *opt.arrays, opt.options, kept["losses"], averages)
+        arrays = (rates, self.x, self.g, opt.step_state, opt.step_options, kept["losses"], means)
         try:
-            taken = int(self._loop(self.batch, *arrays, self.feed.arguments))
-        except native.Raised:  # called from Python, it says of which length
-            self.feed.evaluate(self.batch + self.feed.calls, self.x, self.g)
+            taken = int(self._loop(self.batch, *arrays, self.objective.arguments))
+        except compiled.Raised:  # called from Python, it says of which length
+            self.objective.evaluate(self.batch + self.objective.calls, self.x, self.g)
             raise
         finally:
-            self.feed.after()
-        self.feed.check(self.g)
+            self.objective.count_calls()
+        self.objective.check(self.g)
         self.batch += taken
         self.rate = float(rates[max(taken, 1) - 1])
         if taken < count:
-            self.status, self.message = loop.NONFINITE, self._what_is_not_finite()
-        return taken
+            self.status, self.message = observe.NONFINITE, self._what_is_not_finite()
 
     def _what_is_not_finite(self) -> str:
         loss = float(self.kept["losses"][self.batch])
         what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
         message = f"NaN result encountered. In batch {self.batch} of epoch {self.epoch}, {what}"
-        rows = self.feed.batches.not_finite(self.feed.rows_of(self.batch))
+        rows = self.plan.batches.not_finite(self.plan.rows_of(self.batch))
         if not rows:
             return message + "; its data are finite."
         more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
@@ -605,42 +586,42 @@ class _Training:
 
     def _end_epoch(self) -> None:
         """Look at the epoch as a whole: its loss, validation, best point, and whether to stop."""
-        sizes = np.full(self.feed.count, self.feed.size)
-        sizes[-1] = self.feed.rows - self.feed.size * (self.feed.count - 1)
-        loss = float(self.kept["losses"] @ sizes / self.feed.rows)
+        sizes = np.full(self.plan.count, self.plan.size)
+        sizes[-1] = self.plan.rows - self.plan.size * (self.plan.count - 1)
+        loss = float(self.kept["losses"] @ sizes / self.plan.rows)
         point, validated = self._point(), math.nan
-        if self.examiner is not None and self._is_finite(point):
-            validated = self.examiner(point)
-        elif self.feed.count == 1 and self.settings.iterate in ("best", "last"):
+        if self.validator.loss is not None and self.vectors.is_finite(point):
+            validated = self.validator.loss(point)
+        elif self.plan.count == 1 and self.settings.iterate in ("best", "last"):
             point = self.kept["began"]
-        self.figure = loss if self.examiner is None else validated
+        self.figure = loss if self.validator.loss is None else validated
         self.stale += 1
-        if self.figure < self.best_fun and self._is_finite(point):
+        if self.figure < self.best_fun and self.vectors.is_finite(point):
             self.best_fun, self.stale = self.figure, 0
-            self._put(point, self.kept["best"])
+            self.vectors.put(point, self.kept["best"])
         row = [[loss, validated, self.rate]]
         self.kept["history"] = np.concatenate([self.kept["history"], row])
         self.epoch, self.batch = self.epoch + 1, 0
-        if self.status == loop.RUNNING:
+        if self.status == observe.RUNNING:
             self._judge()
 
     def _judge(self) -> None:
-        """Say how the run stands after an epoch."""
+        """Set the status after an epoch."""
         wrong = None
-        if not self._is_finite(self._point()):
+        if not self.vectors.is_finite(self._point()):
             wrong = "x is not finite"
-        elif self.examiner is not None and not math.isfinite(self.figure):
+        elif self.validator.loss is not None and not math.isfinite(self.figure):
             wrong = f"the validation loss is {self.figure}"
         if wrong is not None:
-            self.status = loop.NONFINITE
+            self.status = observe.NONFINITE
             self.message = f"NaN result encountered. After epoch {self.epoch - 1}, {wrong}."
         elif self.figure <= self.settings.target:
-            self.status, self.message = loop.CONVERGED, _GOAL
+            self.status, self.message = observe.CONVERGED, _GOAL
         elif self.settings.patience is not None and self.stale >= self.settings.patience:
-            self.status, self.message = loop.CONVERGED, _PATIENCE
+            self.status, self.message = observe.CONVERGED, _PATIENCE
 
     def _point(self) -> Any:
-        """The point that the run stands for: x, its average, or a Lookahead's slow weights."""
+        """The point that the run returns: x, its average, or a Lookahead's slow weights."""
         if self.settings.iterate == "ema":
             return self.kept["fading"]
         if self.settings.iterate == "average" and self.nit >= self.kept["start"]:
@@ -650,14 +631,11 @@ class _Training:
         return self.x
 
     @property
-    def _gradient(self) -> Any:
-        """The gradient of the last batch."""
-        return self.g
-
-    @property
     def nit(self) -> int:
         """Number of steps."""
-        return self.optimizer.t
+        # What was queued after a batch that ended the run does not count.
+        taken = self.epoch * self.plan.count + self.batch
+        return taken if self.status == observe.NONFINITE else self.optimizer.t
 
     # ---- what others see
 
@@ -669,13 +647,13 @@ class _Training:
 
     def _here(self) -> Any:
         """A copy of x."""
-        return self._given(self.x)
+        return self.vectors.export(self.x)
 
     def _step_seen(self) -> OptimizeResult:
         return OptimizeResult(
             x=self._here(),
             fun=float(self.kept["losses"][self.batch - 1]),
-            jac=self._given(self._gradient),
+            jac=self.vectors.export(self.objective.latest_gradient(self.g)),
             learning_rate=self.rate,
             epoch=self.epoch,
             nit=self.nit,
@@ -693,37 +671,39 @@ class _Training:
         )
 
     def _show(self) -> None:
-        if self.bar is None:
+        if self.session.bar is None:
             return
-        self.bar.update(self.epoch * self.feed.count + self.batch - self.bar.n)
+        figures = {}
         if self.batch:
-            self.bar.set_postfix(
-                loss=f"{self.kept['losses'][self.batch - 1]:.4g}",
-                rate=f"{self.rate:.3g}",
-                refresh=False,
-            )
+            loss = self.kept["losses"][self.batch - 1]
+            figures = {"loss": f"{loss:.4g}", "rate": f"{self.rate:.3g}"}
+        self.session.show(self.epoch * self.plan.count + self.batch, **figures)
 
     def result(self) -> OptimizeResult:
         """What is known now, as SciPy's result."""
+        if self.status == observe.RUNNING and not self.vectors.is_finite(self._point()):
+            self.status = observe.NONFINITE  # an exception came before the look
         x, fun = self._point(), self.figure
-        if self.status == loop.NONFINITE or (
+        if self.status == observe.NONFINITE or (
             self.settings.iterate == "best" and math.isfinite(self.best_fun)
         ):
             x, fun = self.kept["best"], self.best_fun
         names = ("loss", "validation", "learning_rate")
-        return OptimizeResult(
-            x=self._given(x),
+        result = OptimizeResult(
+            x=self.vectors.export(x),
             fun=fun if math.isfinite(fun) else math.nan,
-            jac=self._given(self._gradient),
+            jac=self.vectors.export(self.objective.latest_gradient(self.g)),
             nit=self.nit,
-            nfev=self.feed.problem.nfev,
-            njev=self.feed.problem.njev,
+            nfev=self.objective.problem.nfev,
+            njev=self.objective.problem.njev,
             epochs=self.epoch,
             history=OptimizeResult(zip(names, self.kept["history"].T.copy(), strict=True)),
-            success=self.status == loop.CONVERGED,
+            success=self.status == observe.CONVERGED,
             status=self.status,
             message=self.message,
         )
+        self.objective.wait()
+        return result
 
     # ---- files
 
@@ -731,34 +711,40 @@ class _Training:
         """Write the run to its checkpoint file."""
         if self.settings.checkpoint is None:
             return
+        if self.nit != self.optimizer.t:  # steps that do not count have moved x
+            return
         header, arrays = self.optimizer.snapshot()
         header |= {
             "kind": _KIND,
-            "feed": self.feed.description(),
-            "entropy": self.feed.order.entropy,
+            "feed": self.plan.description(),
+            "entropy": self.plan.order.entropy,
             **self._plan(),
-            "nfev": self.feed.problem.nfev,
-            "njev": self.feed.problem.njev,
-            **{name: getattr(self, name) for name in _PLACE},
+            "nfev": self.objective.problem.nfev,
+            "njev": self.objective.problem.njev,
+            **{name: getattr(self, name) for name in _POSITION},
         }
-        checkpoint.write(self.settings.checkpoint, header, arrays | self._arrays())
+        kept = {name: self.vectors.to_host(array) for name, array in self._arrays().items()}
+        checkpoint.write(self.settings.checkpoint, header, arrays | kept)
 
     def _arrays(self) -> dict[str, Any]:
-        """The gradient and what is kept, as a file holds them."""
-        return {"g": self.g, **self.kept}
+        """The gradient and what is kept, by their names in a file."""
+        return {"g": self.objective.latest_gradient(self.g), **self.kept}
 
     def _put_back(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """The way back."""
-        for name, mine in self._arrays().items():
+        """Take the gradient and what was kept from a file."""
+        for name, mine in {"g": self.g, **self.kept}.items():
             checkpoint.check_like(name, arrays[name], mine)
-            mine[...] = arrays[name]
+            if isinstance(mine, np.ndarray):
+                mine[...] = arrays[name]
+            else:
+                self.vectors.from_host(mine, arrays[name])
 
     def _plan(self) -> dict[str, Any]:
         """What a checkpoint must agree with, besides the data."""
         return {
             "iterate": self.settings.iterate,
             "ema_decay": self.settings.ema_decay,
-            "validation": self.examined,
+            "validation": self.validator.description,
         }
 
     def _take_up(self) -> None:
@@ -769,11 +755,11 @@ class _Training:
         header, arrays = checkpoint.read(source, _KIND)
         with checkpoint.refusing_damage(source):
             saved = {**header["feed"], **header}
-            place = {name: type(getattr(self, name))(header[name]) for name in _PLACE}
+            position = {name: type(getattr(self, name))(header[name]) for name in _POSITION}
             counts = [int(header[name]) for name in ("entropy", "nfev", "njev")]
         wrong = [
             f"{name} = {saved.get(name)!r} in the file, {value!r} given"
-            for name, value in {**self.feed.description(), **self._plan()}.items()
+            for name, value in {**self.plan.description(), **self._plan()}.items()
             if saved.get(name) != value
         ]
         if wrong:
@@ -781,13 +767,13 @@ class _Training:
         self.optimizer = restored_optimizer(self.optimizer, header, arrays)
         planned = int(self.kept["start"])
         with checkpoint.refusing_damage(source):
-            self.kept["history"] = np.zeros((place["epoch"], 3))
+            self.kept["history"] = np.zeros((position["epoch"], 3))
             self._put_back(arrays)
-            if not 0 <= place["batch"] < self.feed.count:
+            if not 0 <= position["batch"] < self.plan.count:
                 raise ValueError(f"there is no batch {place['batch']}")
-        for name, value in place.items():
+        for name, value in position.items():
             setattr(self, name, value)
-        self.feed.order.entropy, self.feed.problem.nfev, self.feed.problem.njev = counts
+        self.plan.order.entropy, self.objective.problem.nfev, self.objective.problem.njev = counts
         begins = int(self.kept["start"])
         if self.settings.iterate == "average" and begins != planned:
             if self.nit >= min(begins, planned):
@@ -800,59 +786,8 @@ class _Training:
             self._judge()
 
 
-class _DeviceTraining(_Training):
-    """The same on a GPU: its vectors are as kernels take them."""
-
-    feed: _DeviceFeed
-
-    def _allocate(self) -> None:
-        self._launcher = self.feed.launcher
-        self.x = self._launcher.card.x
-        super()._allocate()
-
-    def _vector(self, x: Any = None) -> Any:
-        return self._launcher.vector(x)
-
-    def _put(self, x: Any, kept: Any) -> None:
-        self._launcher.put(x, kept)
-
-    def _is_finite(self, x: Any) -> bool:
-        return self._launcher.largest(x) < math.inf
-
-    def _given(self, x: Any) -> Any:
-        return self._launcher.copy(x, self.optimizer.x)
-
-    @property
-    def _gradient(self) -> Any:
-        latest = self.feed.problem.gradient
-        return self.g if latest is None else latest
-
-    @property
-    def nit(self) -> int:
-        # What was queued after a batch that ended the run does not count.
-        taken = self.epoch * self.feed.count + self.batch
-        return taken if self.status == loop.NONFINITE else super().nit
-
-    def result(self) -> OptimizeResult:
-        if self.status == loop.RUNNING and not self._is_finite(self._point()):
-            self.status = loop.NONFINITE  # an exception came before the look
-        result = super().result()
-        self.feed.problem.wait()
-        return result
-
-    def _save(self) -> None:
-        if self.nit == self.optimizer.t:  # else x has been moved by steps that do not count
-            super()._save()
-
-    def _arrays(self) -> dict[str, Any]:
-        return device.to_host({"g": self._gradient, **self.kept}, self._launcher.card)
-
-    def _put_back(self, arrays: dict[str, NDArray[Any]]) -> None:
-        device.from_host(arrays, {"g": self.g, **self.kept}, self._launcher.card)
-
-
-# Where a run stands, in the header of its file.
-_PLACE = ("epoch", "batch", "stale", "best_fun", "figure", "rate")
+# How far a run has come, in the header of its file.
+_POSITION = ("epoch", "batch", "stale", "best_fun", "figure", "rate")
 
 
 def _print_summary(result: OptimizeResult) -> None:

@@ -1,0 +1,443 @@
+"""minimize_many: a thousand small problems at once, each as `minimize` would solve it."""
+
+import contextlib
+import math
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import OptimizeResult, OptimizeWarning
+
+from numbelief import _interop as interop
+from numbelief._objective import compiled
+from numbelief._objective.compiled import PerRow
+from numbelief._objective.problem import Problem, as_args
+from numbelief._solve import observe
+from numbelief._solve.minimize import Minimization, move_into
+from numbelief._solve.options import Options, read_options
+from numbelief._solve.rows import CHUNK, Jobs, Outcome, Start, compile_rows
+from numbelief._solve.session import LOOK_EVERY_S, Session
+from numbelief.checks import as_array, as_first_points
+from numbelief.optimizer import resolve_set
+from numbelief.rules import Lookahead, Rule
+from numbelief.sets import FeasibleSet
+
+__all__ = ["minimize_many", "per_row"]
+
+_NOT_FOR_MANY = ("history", "return_all", "checkpoint", "resume")
+
+
+def per_row(data: Any) -> PerRow:
+    """Mark an argument of which each problem of `minimize_many` gets its own row.
+
+    Parameters
+    ----------
+    data : array_like or device array of shape (B, ...)
+        Problem i gets ``data[i]``: a number if data has one dimension, else an array.
+
+    Returns
+    -------
+    PerRow
+        For ``args``.
+
+    Raises
+    ------
+    TypeError
+        data does not hold numbers.
+    ValueError
+        data has no dimension.
+
+    Examples
+    --------
+    >>> import numpy as np, numbelief
+    >>> numbelief.per_row([1.0, 2.0]).data.shape
+    (2,)
+    """
+    array: Any = data
+    on_card = interop.is_device_array(data)
+    if not on_card:
+        array = as_array(data, "per_row's data")
+        if array.dtype.kind not in "fiubc":
+            raise TypeError(f"per_row needs numbers, got dtype {array.dtype}")
+    if len(array.shape) == 0:
+        raise ValueError("per_row needs an array with one row for each problem, got a scalar")
+    return PerRow(array if on_card else np.ascontiguousarray(array))
+
+
+def minimize_many(
+    fun: Callable[..., Any],
+    X0: Any,
+    args: Any = (),
+    method: str | Rule | Lookahead = "adabelief",
+    jac: Any = None,
+    bounds: Any = None,
+    options: dict[str, Any] | None = None,
+    *,
+    tol: float | None = None,
+    feasible_set: FeasibleSet | None = None,
+) -> OptimizeResult:
+    r"""Minimize one function from many first points, or with many data sets, over all cores.
+
+    Row i of the result is, bit for bit, what ``minimize(fun, X0[i], ...)`` gives, on any number of
+    threads: each problem has its own stopping, learning rate and state.
+
+    Parameters
+    ----------
+    fun, args, method, jac, bounds, tol, feasible_set
+        As in `minimize`; all rows share the bounds. Of an argument marked with `per_row`, problem i
+        gets row i; all rows share the others, which fun must not write to (scratch memory goes into
+        a `per_row`): where the first evaluation does, all rows run on one thread, after a warning.
+        Functions compiled by Numba run without Python on ``numba.get_num_threads()`` threads, but
+        on one where fun or jac has threads of its own (``parallel=True``; compile them without
+        where a function that they call has it). A Python fun runs row after row, after a warning.
+    X0 : array_like or device array of shape (B, n)
+        First points, never written to. A row that is not finite ends at once, with status 3. On a
+        GPU, see Notes.
+    options : dict, optional
+        Those of `minimize` except ``history``, ``return_all``, ``checkpoint`` and ``resume``.
+        ``maxtime`` is for all rows together (rows that it leaves no time for keep a fun of NaN; at
+        0, all first points are evaluated), ``progress`` counts finished rows.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        ``x`` and ``jac`` of shape (B, n); ``fun, nit, nfev, njev, status, success`` of shape (B,);
+        ``message``, a summary; and ``best``, the result of the row of lowest fun: its ``index``,
+        ``x`` and ``fun``. The status codes are those of `minimize`. Where maxtime ended a row, its
+        status is 1 and its point the best so far.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `minimize`; X0 does not have two dimensions, or no row; an argument marked with
+        `per_row` has another number of rows; with X0 on a GPU, something does not run there. What
+        the user's functions raise, they raise, with the rows so far as the attribute
+        ``intermediate_result``, as does KeyboardInterrupt. There, rows that have not ended have
+        status -1.
+
+    Warns
+    -----
+    OptimizeWarning
+        As in `minimize`; the rows run in Python though ``compiled=False`` did not say so, or on one
+        thread because fun writes to an argument that they share.
+
+    Notes
+    -----
+    **On an NVIDIA GPU**: where X0 is an array there (C-contiguous, float32 or float64, of CuPy,
+    PyTorch, JAX, Numba), one GPU thread solves one row, with the rules and options of the CPU, on
+    CUDA's default stream. fun is a device function, ``numba.cuda.jit(device=True)``, of the form
+    ``fun(x, grad, *args) -> float`` that fills grad, and jac is "inplace"; a kernel is compiled for
+    each fun, in seconds. x and grad are arrays with strides, ``float64[:]`` and not
+    ``float64[::1]``. args are numbers, device arrays, and NumPy arrays, which are copied there. The
+    feasible set may be a `Box`. Results agree with those of the CPU to rounding; ``x``, ``jac``
+    and ``best.x`` are Numba device arrays (``cupy.asarray`` and ``torch.as_tensor`` take them
+    without a copy), all else is NumPy's. ``maxtime``, the progress bar and Ctrl-C count between
+    launches, of about 20 ms each; the first launch evaluates all first points.
+
+    Examples
+    --------
+    Fit the rate of a decay to each row of Y:
+
+    >>> import numba, numpy as np, numbelief
+    >>> @numba.njit
+    ... def misfit(x, grad, t, y):
+    ...     grad[0] = 0.0
+    ...     value = 0.0
+    ...     for i in range(t.size):
+    ...         model = np.exp(-x[0] * t[i])
+    ...         value += (model - y[i]) ** 2
+    ...         grad[0] -= 2 * (model - y[i]) * t[i] * model
+    ...     return value
+    >>> t = np.linspace(0, 1, 20)
+    >>> Y = np.exp(-np.outer([0.5, 1.0, 2.0], t))
+    >>> res = numbelief.minimize_many(
+    ...     misfit, np.ones((3, 1)), args=(t, numbelief.per_row(Y)), jac="inplace"
+    ... )
+    >>> res.x[:, 0].round(3)
+    array([0.5, 1. , 2. ])
+    """
+    rule, settings = read_options(method, tol, options, Options)
+    unused = [name for name in _NOT_FOR_MANY if getattr(settings, name)]
+    if unused:
+        raise ValueError(f"minimize_many has no option {', '.join(unused)}: use minimize")
+    if settings.maxtime == 0:  # as in minimize, which evaluates first and looks at the clock then
+        settings = replace(settings, maxiter=0, maxtime=math.inf)
+    args = as_args(args)
+    on_card = interop.is_device_array(X0)
+    if not on_card and interop.is_device_function(fun):
+        raise TypeError("fun is a device function, but X0 is not on a GPU: pass X0 from there")
+    if on_card:
+        from numbelief._gpu import many as card
+
+        X = card.as_first_points(X0)
+    else:
+        X = as_first_points(X0)
+    for i, arg in enumerate(args):
+        if isinstance(arg, PerRow) and arg.data.shape[0] != X.shape[0]:
+            raise ValueError(
+                f"args[{i}] must have one row for each of the {X.shape[0]} rows of X0, got shape "
+                f"{tuple(arg.data.shape)}"
+            )
+        given = arg.data if isinstance(arg, PerRow) else arg
+        if not on_card and interop.is_device_array(given):
+            raise TypeError(f"args[{i}] is on a GPU, but X0 is not: pass X0 from there, too")
+    allowed = resolve_set(feasible_set, bounds, X.shape[1], on_card=on_card)
+    session = Session(
+        type(rule).__name__, len(X), progress=settings.progress, maxtime=settings.maxtime
+    )
+    rows: Any
+    if on_card:
+        rows = card.CardRows(fun, X, args, rule, jac, allowed, settings, session)
+    else:
+        X = move_into(allowed, X)
+        rows = HostRows(
+            lambda: Problem(
+                fun, jac, args, X[0], allowed, settings.finite_difference, settings.compiled
+            ),
+            X, rule, allowed, settings, session,
+        )  # fmt: skip
+    with session.running(rows.result):
+        rows.solve()
+        result = rows.result(ended=True)
+    if settings.disp:
+        print(result.message)
+    return result
+
+
+class HostRows:
+    """Many minimizations on the CPU: the arrays of their results, and who fills them.
+
+    Parameters
+    ----------
+    make : callable
+        Makes the `Problem`, whose errors are those of a run that has begun.
+    X : ndarray of shape (B, n)
+        First points.
+    rule, feasible_set, settings
+        As in `minimize_many`, checked.
+    session : Session
+        Of the call.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Problem],
+        X: NDArray[Any],
+        rule: Rule | Lookahead,
+        feasible_set: FeasibleSet | None,
+        settings: Options,
+        session: Session,
+    ) -> None:
+        self._make = make
+        self._rule, self._feasible_set, self._settings = rule, feasible_set, settings
+        self._session, self._X0, rows = session, X, len(X)
+        self._outcome = Outcome(
+            X.copy(),
+            np.zeros_like(X),
+            np.full(rows, np.nan),
+            *np.zeros((3, rows), np.int64),
+            np.full(rows, observe.RUNNING),
+        )
+        self._stop = np.zeros(1, np.int64)
+        self._pile = np.zeros(1, np.int64)
+        self._failure: BaseException | None = None
+        self._controls: list[NDArray[Any]] = []
+        self._rates_so_far = np.zeros(0)
+        self._lock = threading.Lock()
+
+    def solve(self) -> None:
+        """Solve all rows, or as many as there is time for."""
+        self._problem = self._make()
+        # What is wrong shows here, before any work.
+        self._run = self._new_run(self._problem, self._X0[0].copy(), self._settings)
+        if self._problem.compiled is None:
+            self._in_python()
+        else:
+            self._in_threads()
+
+    def _new_run(self, problem: Problem, x: NDArray[Any], settings: Options) -> Minimization:
+        quiet = replace(settings, progress=False)
+        return Minimization(problem, self._rule, x, self._feasible_set, quiet)
+
+    def _in_python(self) -> None:
+        if self._settings.compiled is not False:
+            message = f"{self._problem.why_not_compiled}: the rows are solved one by one, in Python"
+            warnings.warn(message, OptimizeWarning, stacklevel=4)
+        for row, x0 in enumerate(self._X0):
+            left = self._session.seconds_left
+            if left <= 0:
+                return
+            if not np.isfinite(x0).all():
+                self._outcome.status[row] = observe.NONFINITE
+                continue
+            settings = replace(self._settings, maxtime=left)
+            run = self._new_run(self._problem.of_row(row), x0.copy(), settings)
+            try:
+                with _naming(row):
+                    result = run.go()
+            except BaseException as error:
+                if (result := getattr(error, "intermediate_result", None)) is not None:
+                    self._take(row, result, observe.RUNNING)
+                raise
+            self._take(row, result, result.status)
+            if self._session.bar is not None:
+                self._session.bar.update()
+
+    def _take(self, row: int, result: OptimizeResult, status: int) -> None:
+        values = (*(result[name] for name in Outcome._fields[:-1]), status)
+        for mine, value in zip(self._outcome, values, strict=True):
+            mine[row] = value
+
+    def _in_threads(self) -> None:
+        """Let each core take rows from one pile: rows end at very different iterations."""
+        finite = np.isfinite(self._X0).all(axis=1)
+        writes = finite.any() and self._writes_to_shared(int(np.argmax(finite)))
+        opt = self._run.optimizer
+        solve = compile_rows(None if self._run.automatic else opt.kind, opt.region)
+        self._stop[0] = 1
+        self._take_rows(solve)  # compiles in this thread, where Ctrl-C arrives, and does no more
+        self._stop[0] = 0
+        alone = writes or compiled.is_parallel(self._problem.fun, self._problem.jac)
+        count = 1 if alone else min(numba.get_num_threads(), len(self._X0))
+        if writes and len(self._X0) > 1:
+            warnings.warn(
+                "fun writes to an argument that all rows share: they run on one thread; per_row "
+                "gives each row its own",
+                OptimizeWarning,
+                stacklevel=4,
+            )
+        # Python's own threads: unlike Numba's, they survive a fork and leave Ctrl-C to this one.
+        given = solve, numba.get_num_threads()
+        threads = [threading.Thread(target=self._work, args=given) for _ in range(count)]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(LOOK_EVERY_S)
+                    self._show()
+                    if self._stop[0] or self._session.seconds_left <= 0:
+                        self._halt()
+        finally:
+            for thread in threads:
+                while thread.is_alive():
+                    self._halt()
+                    thread.join(LOOK_EVERY_S)
+            self._show()  # the last rows may have ended before anybody looked
+        if self._failure is not None:
+            raise self._failure
+
+    def _show(self) -> None:
+        self._session.show(np.count_nonzero(self._outcome.status != observe.RUNNING))
+
+    def _halt(self) -> None:
+        """End all rows after their iteration; again and again, as a thread may begin a row now."""
+        self._stop[0] = 1
+        for control in self._controls:
+            control["maxiter"] = 0
+
+    def _writes_to_shared(self, row: int) -> bool:
+        """Evaluate a row's first point: do the functions write to what the rows share?
+
+        To write beyond grad is an error.
+        """
+        x = self._X0[row].copy()
+        shared = list(_arrays(self._problem.shared))
+        before = [hash(array.tobytes()) for array in shared]
+        with _naming(row):
+            self._problem.of_row(row).first(x, np.zeros_like(x))
+        return before != [hash(array.tobytes()) for array in shared]
+
+    def _work(self, solve: Any, threads: int) -> None:
+        """What a thread does."""
+        try:
+            numba.set_num_threads(threads)  # for an objective with threads of its own
+            self._take_rows(solve)
+        except BaseException as error:
+            self._failure = self._failure or error
+            self._stop[0] = 1
+
+    def _take_rows(self, solve: Any) -> None:
+        """Solve rows until none is left."""
+        run = self._new_run(self._problem, self._X0[0].copy(), self._settings)
+        opt, loop = run.optimizer, run.loop
+        assert self._problem.compiled is not None
+        call, _alive = self._problem.compiled.call(loop.x.size)
+        start = Start(
+            self._X0,
+            opt.step_state.clock.copy(),
+            loop.control.copy(),
+            loop.memory.search.copy(),
+            observe.ITERATES[self._settings.iterate],
+        )
+        scheduled = callable(self._rule.learning_rate)
+        jobs = Jobs(self._pile, self._stop, np.full(1, -1), scheduled)
+        rates = self._rates(0) if scheduled else run.rates(CHUNK)
+        taken = loop.stepper(parallel=False) if run.automatic else opt.step_options
+        self._controls.append(loop.control)
+        try:
+            while solve(
+                jobs, self._outcome, start, rates, loop.x, loop.g, opt.step_state, taken,
+                loop.watch, loop.memory, call,
+            ):  # fmt: skip
+                rates = self._rates(rates.size)
+        except BaseException:
+            if not call.block[compiled.FAILED]:
+                raise
+            row = int(call.block[compiled.ROW])
+            with _naming(row):
+                if call.block[compiled.FAILED] == compiled.MISSHAPEN:  # Python says how
+                    self._problem.of_row(row).evaluate(loop.x, loop.g)
+                raise
+
+    def _rates(self, count: int) -> NDArray[np.float64]:
+        """The rates of more than ``count`` steps."""
+        with self._lock:
+            if self._rates_so_far.size <= count:
+                most = max(self._settings.maxiter, 1)
+                self._rates_so_far = self._run.rates(min(max(2 * count, CHUNK), most))
+            return self._rates_so_far
+
+    def result(self, *, ended: bool = False) -> OptimizeResult:
+        """What is known now; only maxtime leaves rows without a status at the end."""
+        outcome = Outcome(*(each.copy() for each in self._outcome))
+        if ended:
+            outcome.status[outcome.status == observe.RUNNING] = observe.MAXITER
+        return result_of(outcome)
+
+
+def result_of(outcome: Outcome) -> OptimizeResult:
+    """What is known of all rows, as SciPy's result."""
+    x, fun, success = outcome.x, outcome.fun, outcome.status == observe.CONVERGED
+    index = int(np.argmin(np.where(np.isfinite(fun), fun, np.inf)))
+    best = x[index].copy() if isinstance(x, np.ndarray) else x[index]
+    return OptimizeResult(
+        **outcome._asdict(),
+        success=success,
+        message=f"{success.sum()} of {len(success)} problems terminated successfully.",
+        best=OptimizeResult(index=index, x=best, fun=float(fun[index])),
+    )
+
+
+@contextlib.contextmanager
+def _naming(row: int) -> Iterator[None]:
+    """Let an exception say in which row it was raised."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"in row {row} of X0")
+        raise
+
+
+def _arrays(args: tuple[Any, ...]) -> Iterator[NDArray[Any]]:
+    """The arrays among arguments that can be written to."""
+    for arg in args:
+        if isinstance(arg, tuple):
+            yield from _arrays(arg)
+        elif isinstance(arg, np.ndarray) and arg.flags.writeable:
+            yield arg

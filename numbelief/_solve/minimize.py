@@ -1,0 +1,505 @@
+"""minimize: SciPy's interface around the loop, and the door by which a rule is a SciPy method."""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import OptimizeResult, OptimizeWarning
+
+from numbelief import _checkpoint as checkpoint
+from numbelief import _interop as interop
+from numbelief._objective.compiled import PerRow
+from numbelief._objective.problem import Problem, as_args
+from numbelief._solve import observe
+from numbelief._solve.host import HostLoop
+from numbelief._solve.options import Options, read_options
+from numbelief._solve.session import Callback, Session, as_callback
+from numbelief.checks import as_first_point
+from numbelief.optimizer import Optimizer, resolve_set
+from numbelief.rules import Lookahead, Rule, without_lookahead
+from numbelief.sets import Box, FeasibleSet
+
+__all__ = ["minimize"]
+
+_KIND = "numbelief.minimize"
+OUTSIDE = "Initial guess is not within the specified bounds"
+STOPPED = 99
+# The texts of SciPy's BFGS, by status.
+_MESSAGES = {
+    observe.CONVERGED: "Optimization terminated successfully.",
+    observe.MAXITER: "Maximum number of iterations has been exceeded.",
+    observe.PRECISION: "Desired error not necessarily achieved due to precision loss.",
+    observe.NONFINITE: "NaN result encountered.",
+    STOPPED: "`callback` raised `StopIteration`.",
+}
+# The settings of `numbelief._solve.observe.CONTROL` that let a point end the run as converged.
+_TOLERANCES = ("gtol", "ftol", "xtol", "goal")
+
+
+def minimize(
+    fun: Callable[..., Any],
+    x0: ArrayLike,
+    args: Any = (),
+    method: str | Rule | Lookahead = "adabelief",
+    jac: Any = None,
+    bounds: Any = None,
+    tol: float | None = None,
+    callback: Callable[..., Any] | None = None,
+    options: dict[str, Any] | None = None,
+    *,
+    feasible_set: FeasibleSet | None = None,
+) -> OptimizeResult:
+    r"""Minimize a function of many variables with a first-order rule, as ``scipy.optimize`` would.
+
+    From :math:`x_0`, repeat :math:`x_{k+1} = \Pi(x_k - \eta_k d_k)` with the direction and rates of
+    the rule, and return the best point. Around functions that Numba compiled the whole loop runs in
+    compiled code, to the same bits.
+
+    Parameters
+    ----------
+    fun : callable
+        ``fun(x, *args) -> float``; with ``jac=True`` it returns ``(f, g)``, and with
+        ``jac="inplace"`` it is ``fun(x, grad, *args) -> float`` and fills ``grad``. It gets its own
+        copy of x, of shape (n,) and of the dtype of the run.
+    x0 : array_like or device array of shape (n,)
+        First point, never written to. float32 stays float32; integers become float64; a scalar is
+        one variable. An array on an NVIDIA GPU, of CuPy, PyTorch or Numba, stays there (see Notes).
+    args : tuple, optional
+        Further arguments of fun and jac; numbers and arrays where these are compiled.
+    method : str, Rule or Lookahead, default "adabelief"
+        A rule such as ``AdaBelief(learning_rate=0.1)``, or its lower-case name; with a name, its
+        hyperparameters may stand in options. A rate that is given is used as given. A rule without
+        one finds it by itself (``learning_rate="auto"``, see Notes).
+    jac : callable, bool or str, optional
+        ``jac(x, *args) -> g`` of shape (n,): any array that NumPy or DLPack converts (lists, other
+        dtypes, read-only or strided arrays, JAX arrays, PyTorch CPU tensors). True, "inplace": see
+        fun (the array to fill is valid during the call only). "2-point" (also None), "3-point",
+        "cs": finite differences, inside the bounds.
+    bounds : scipy.optimize.Bounds or sequence of (min, max), optional
+        Every point lies within them. An x0 outside is clipped, with a warning.
+    tol : float, optional
+        The same as ``options={"gtol": tol}``, as for SciPy's BFGS.
+    callback : callable, optional
+        ``callback(xk)`` or ``callback(intermediate_result=res)`` with ``res.x``, ``res.fun``,
+        ``res.jac`` and ``res.nit``, after each iteration. StopIteration ends the run.
+    options : dict, optional
+        Hyperparameters of a method given by name, and:
+
+        maxiter : int, default 10000
+            Most iterations.
+        gtol : float, default 1e-5
+            Converged when the infinity norm of the projected gradient,
+            :math:`x - \\Pi(x - g)`, is at most this.
+        ftol : float, default 0 (off)
+            Converged when the best value fell by at most ``ftol * max(|f|, 1)`` in 50 iterations.
+        xtol : float, default 0 (off)
+            Converged when no coordinate moved by more than ``xtol * (xtol + max|x|)``.
+        target : float, default -inf (off)
+            Converged when fun is at most this.
+        maxtime : float, default inf
+            Seconds of this call after which it ends with status 1; the compilation that a rule's
+            first use on a machine needs counts too.
+        iterate : {"best", "last", "average"}, default "best"
+            The point to return: the one of lowest fun, the last, or the mean of all.
+        max_norm, max_value : float, optional
+            Scale the gradient down to this Euclidean norm; then clip its coordinates.
+        disp, progress, return_all, history : bool, default False
+            Print a summary; show a progress bar (needs tqdm); keep every point in ``allvecs``; keep
+            ``history.fun``, ``history.gradient_norm`` and ``history.learning_rate`` (the rate of
+            the step to the point; NaN at x0).
+        checkpoint : path-like, optional
+            File to which the run is written every ``checkpoint_every`` (default 1000) iterations
+            and at its end.
+        resume : bool or path-like, default False
+            Continue a checkpointed run, bit for bit: from this path, or with True from the
+            ``checkpoint`` file if it exists already.
+        finite_difference : dict, optional
+            ``{"rel_step": h}`` or ``{"abs_step": h}``; SciPy's steps otherwise.
+        compiled : bool, optional
+            False runs Python's loop around compiled functions, too; True refuses others.
+    feasible_set : FeasibleSet, optional
+        A set of `numbelief.sets` in place of bounds: every point lies in it. Finite differences
+        stay inside a `Box` only.
+
+    Returns
+    -------
+    scipy.optimize.OptimizeResult
+        ``x, fun, jac, nit, nfev, njev, success, status, message``. Status and message are those of
+        SciPy's BFGS: 0 a tolerance was met (only then success is True), 1 maxiter or maxtime, 2 no
+        change of fun and gradient in 1000 iterations, 3 fun or the gradient is not finite (x is the
+        best point before), 99 the callback raised StopIteration.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is of the wrong type or out of range, or fun or jac returned something of the
+        wrong shape or type. What the user's functions raise, they raise; the exception then carries
+        the result so far as its attribute ``intermediate_result``.
+
+    Warns
+    -----
+    OptimizeWarning
+        An option is not known; x0 lies outside the bounds; a weight decay or a Lookahead comes
+        without a rate.
+
+    Notes
+    -----
+    With ``learning_rate="auto"`` the rule's step is the preconditioner of a limited-memory
+    quasi-Newton method with a line search: the last 8 steps correct the gradient that the rule sees
+    and the displacement that it answers with, and a step is shortened until fun falls. No accepted
+    point is worse than the one before (beyond rounding); an iteration may evaluate fun more than
+    once; the units of fun and x do not matter, except for the tolerances; 18 arrays of the size of
+    x are kept. It needs a fun that gives the same value twice: give a rate where fun is random.
+    Weight decay is no part of fun, which the line search looks at, and is left out; so is a
+    `Lookahead`, whose place the line search takes. The method and its sources stand at the top of
+    ``numbelief/_solve/quasi_newton.py``.
+
+    With x0 on a GPU, the points, gradients and state stay there. Its stream is the one that is
+    current in PyTorch or CuPy, for their arrays, at the call, else CUDA's default one: fun may
+    not work on another. x0 is float32 or float64. fun and jac are Python functions that get the
+    run's own x, an array of x0's library, neither to be changed nor to be kept; gradients are
+    contiguous arrays there, of x0's dtype; fun may return a number there, too. jac is a
+    callable, True or "inplace". Steps at a given rate are queued: fun, norms and moves come to
+    the host at most 32 steps apart (or some 20 ms; after each step with a callback), and only
+    then tolerances, target, maxtime and values that are not finite end the run. What was queued
+    counts in nit, history and the best point up to a point that is not finite, and all of it in
+    nfev and njev. With ``learning_rate="auto"`` a trial brings fun and two results of
+    reductions to the host. x, jac and allvecs are arrays of x0's library. For a ``checkpoint``
+    all that is kept comes to the host; what was saved with x0 on a GPU may go on on a CPU, and
+    the other way round: agreeing to rounding. Sets other than a `Box` are refused; arrays of
+    JAX are, as nothing may write to them: pass ``cupy.from_dlpack(x0)``.
+
+    Examples
+    --------
+    >>> import numpy as np, numbelief
+    >>> res = numbelief.minimize(lambda x: ((x - 3) ** 2).sum(), [0.0], jac=lambda x: 2 * (x - 3))
+    >>> res.success, res.x.round(4)
+    (True, array([3.]))
+
+    With a rate of one's own, the rule's paper to the letter:
+
+    >>> res = numbelief.minimize(
+    ...     lambda x: ((x - 3) ** 2).sum(),
+    ...     np.zeros(4),
+    ...     jac=lambda x: 2 * (x - 3),
+    ...     method=numbelief.AdaBelief(learning_rate=0.1),
+    ... )
+    >>> res.success, res.x.round(4)
+    (True, array([3., 3., 3., 3.]))
+    """
+    rule, settings = read_options(method, tol, options, Options)
+    seen = as_callback(callback)
+    if any(isinstance(arg, PerRow) for arg in as_args(args)):
+        raise TypeError("per_row marks the data of minimize_many: pass one row to minimize")
+    if interop.is_device_array(x0):
+        from numbelief._gpu.minimize import prepare
+
+        run = prepare(fun, x0, args, rule, jac, feasible_set, bounds, settings)
+    else:
+        x, allowed = first_point(x0, feasible_set, bounds)
+        given = settings.finite_difference, settings.compiled
+        run = Minimization(Problem(fun, jac, args, x, allowed, *given), rule, x, allowed, settings)
+    return run.go(seen)
+
+
+def first_point(x0: Any, feasible_set: Any, bounds: Any) -> tuple[NDArray[Any], FeasibleSet | None]:
+    """A copy of x0, moved into its set, and the set."""
+    x = as_first_point(x0)
+    allowed = resolve_set(feasible_set, bounds, x.size)
+    return move_into(allowed, x, 4), allowed
+
+
+def move_into(allowed: FeasibleSet | None, x: NDArray[Any], stacklevel: int = 3) -> NDArray[Any]:
+    """First points moved into their set, with a warning where they were not."""
+    if allowed is None:
+        return x
+    if not isinstance(allowed, Box):
+        rows = x.reshape(-1, x.shape[-1])
+        finite = np.isfinite(rows).all(axis=1)
+        if not all(map(allowed.contains, rows[finite])):
+            message = "Initial guess is not within the feasible set"
+            warnings.warn(message, OptimizeWarning, stacklevel=stacklevel)
+        moved = [
+            allowed.project(each) if known else each for each, known in zip(rows, finite, strict=True)
+        ]
+        return np.stack(moved).reshape(x.shape)
+    box = allowed
+    # To the precision of x: a float32 bound may lie one rounding inside the one given.
+    inside = np.isfinite(x)
+    if not box.contains(np.where(inside, x, box.project(x)), tol=np.spacing(np.abs(x))):
+        warnings.warn(OUTSIDE, OptimizeWarning, stacklevel=stacklevel)
+    lower, upper = box.limits(x.shape[-1], x.dtype)
+    clipped: NDArray[Any] = np.clip(x, lower, upper)
+    return clipped
+
+
+class Minimization:
+    """A run of `minimize` between its points: what is made of a loop and its figures.
+
+    Parameters
+    ----------
+    problem : Problem, or what is like it on a GPU
+        What is minimized.
+    rule, x, feasible_set, settings
+        As in `minimize`, checked.
+    make_loop : callable, default HostLoop
+        The loop of the place that x lies in.
+    """
+
+    def __init__(
+        self,
+        problem: Any,
+        rule: Rule | Lookahead,
+        x: Any,
+        feasible_set: FeasibleSet | None,
+        settings: Options,
+        make_loop: Callable[..., Any] = HostLoop,
+    ) -> None:
+        self.problem, self.settings, self._make_loop = problem, settings, make_loop
+        self.automatic = rule.learning_rate is None
+        if self.automatic:  # the search looks at fun, to which no decay belongs
+            rule = replace(without_lookahead(rule), weight_decay=0.0)
+        self._use(
+            Optimizer(
+                rule,
+                x,
+                feasible_set=feasible_set,
+                max_norm=settings.max_norm,
+                max_value=settings.max_value,
+            )
+        )
+        self.optimizer.rates(1)  # a schedule that fails does so before any work
+        self.status = observe.RUNNING
+        self._session = Session(
+            type(self.optimizer.rule).__name__,
+            settings.maxiter,
+            progress=settings.progress,
+            maxtime=settings.maxtime,
+        )
+
+    def _use(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self.loop = self._make_loop(
+            optimizer, self.problem, self.settings, automatic=self.automatic
+        )
+
+    # ---- advancing
+
+    def go(self, callback: Callback | None = None) -> OptimizeResult:
+        """Run to the end; on an exception, attach the result so far to it."""
+        session, message = self._session, None
+        with session.running(self._so_far):
+            self._begin()
+            while self.status == observe.RUNNING:
+                if session.seconds_left <= 0:
+                    self.status, message = observe.MAXITER, "Maximum time has been exceeded."
+                    break
+                steps = self._most_steps(callback)
+                with session.pacing(lambda steps=steps: steps):  # type: ignore[misc]
+                    self.status = self.loop.advance(self.rates(steps))
+                    self._show(callback)
+                if self.settings.checkpoint is not None and self._is_due():
+                    self.save()
+            if self.settings.checkpoint is not None:
+                self.save()
+            result = self.result(message)
+            if self.optimizer.region.projection is not None and np.isfinite(result.x).all():
+                self.optimizer.report(result.x)
+        if self.settings.disp:
+            _print_summary(result)
+        return result
+
+    def rates(self, count: int) -> NDArray[np.float64]:
+        """The rates of the next steps; NaN for an automatic one."""
+        return np.full(count, math.nan) if self.automatic else self.optimizer.rates(count)
+
+    def _begin(self) -> None:
+        """Evaluate the first point, or take up a saved run."""
+        source = self.settings.resume_from
+        if source is None:
+            self.status = self.loop.begin()
+        else:
+            self._resume(source)
+
+    def _most_steps(self, callback: Callback | None) -> int:
+        """How many steps may be taken before the next look."""
+        if callback is not None:
+            return 1
+        settings = self.settings
+        most = self.loop.most_steps(timed=self._session.timed)
+        steps = int(min(self._session.steps, most, settings.maxiter - self.nit))
+        if settings.checkpoint is not None:
+            steps = min(steps, settings.checkpoint_every - self.nit % settings.checkpoint_every)
+        return steps
+
+    def _show(self, callback: Callback | None) -> None:
+        """Show the point that the run stands at."""
+        control = self.loop.control
+        if self._session.bar is not None:
+            self._session.show(
+                self.nit,
+                fun=f"{control['best_fun'][0]:.4g}",
+                gradient=f"{control['norm'][0]:.1e}",
+            )
+        if callback is None or self.status == observe.NONFINITE:
+            return
+        try:
+            callback(self.loop.here, self._seen)
+        except StopIteration:
+            self.status = STOPPED
+
+    # ---- figures
+
+    @property
+    def nit(self) -> int:
+        """Number of iterations, -1 before the first point."""
+        return int(self.loop.control["nit"][0])
+
+    def result(self, message: str | None = None, iterate: str | None = None) -> OptimizeResult:
+        """What is known now, as SciPy's result."""
+        self.loop.look()  # an exception may have come between
+        control = self.loop.control
+        iterate = iterate or self.settings.iterate
+        which: int = observe.which_point(observe.ITERATES[iterate], control.view(np.recarray))
+        x, g, fun = self.loop.point(which)
+        if message is None:
+            message = _MESSAGES.get(self.status, "The run was interrupted.")
+        if self.status == observe.NONFINITE:
+            what = "the gradient is not finite"
+            if not np.isfinite(control["fun"][0]):
+                what = f"fun is {float(control['fun'][0])}"
+            message += f" At iteration {self.nit}, {what}."
+        result = OptimizeResult(
+            x=x,
+            fun=fun,
+            jac=g,
+            nit=max(self.nit, 0),
+            nfev=self.problem.nfev,
+            njev=self.problem.njev,
+            success=self.status == observe.CONVERGED,
+            status=self.status,
+            message=message,
+        )
+        if self.settings.return_all:
+            result["allvecs"] = self.loop.points(self.nit + 1)
+        if self.settings.history:
+            values = self.loop.history[: self.nit + 1].T.copy()
+            names = ("fun", "gradient_norm", "learning_rate")
+            result["history"] = OptimizeResult(zip(names, values, strict=True))
+        return result
+
+    def _so_far(self) -> OptimizeResult | None:
+        return None if self.nit < 0 else self.result(iterate="best")
+
+    def _seen(self) -> OptimizeResult:
+        """What a callback sees."""
+        x, g, fun = self.loop.point()
+        return OptimizeResult(x=x, fun=fun, jac=g, nit=self.nit)
+
+    # ---- files
+
+    def save(self) -> None:
+        """Write the run to its checkpoint file."""
+        header, arrays = self.optimizer.snapshot()
+        header |= {
+            "kind": _KIND,
+            "status": self.status,
+            "nfev": self.problem.nfev,
+            "njev": self.problem.njev,
+        }
+        arrays |= {"control": self.loop.control, **self.loop.arrays()}
+        checkpoint.write(self.settings.checkpoint, header, arrays)
+
+    def _is_due(self) -> bool:
+        return self.nit % self.settings.checkpoint_every == 0
+
+    def _resume(self, source: Any) -> None:
+        header, arrays = checkpoint.read(source, _KIND)
+        self._use(restored_optimizer(self.optimizer, header, arrays))
+        missing = [
+            name for name in self.loop.wanted() if not arrays.get(name, np.empty(0)).size
+        ]
+        if missing:
+            raise ValueError(f"the checkpoint was written without {', '.join(missing)}: "
+                             "resume with the options of the first run")  # fmt: skip
+        now = self.loop.control
+        with checkpoint.refusing_damage(source):
+            saved = arrays["control"]
+            checkpoint.check_like("control", saved, now)
+            for name in observe.FIGURES:
+                now[name] = saved[name]
+            self.loop.restore(arrays)
+            self.problem.nfev, self.problem.njev = int(header["nfev"]), int(header["njev"])
+        # Where steps are queued, it may be an earlier point than the last that ended the run.
+        ended = header.get("status") in (observe.CONVERGED, observe.PRECISION)
+        if ended and all(saved[name] == now[name] for name in _TOLERANCES):
+            self.status = header["status"]
+        elif math.isfinite(now["fun"][0]) and math.isfinite(now["norm"][0]):
+            self.status = observe.compile_verdict()(now)
+        else:
+            self.status = observe.NONFINITE
+
+
+def scipy_method(
+    rule: Rule | Lookahead,
+    fun: Callable[..., Any],
+    x0: ArrayLike,
+    args: Any = (),
+    *,
+    jac: Any = None,
+    bounds: Any = None,
+    callback: Any = None,
+    tol: float | None = None,
+    hess: Any = None,
+    hessp: Any = None,
+    constraints: Any = (),
+    **options: Any,
+) -> OptimizeResult:
+    """Minimize as ``scipy.optimize.minimize(..., method=rule)`` asks a custom method to."""
+    if np.any(constraints):
+        warnings.warn("A numbelief rule cannot handle constraints.", RuntimeWarning, stacklevel=3)
+    if hess is not None or hessp is not None:
+        warnings.warn(
+            "A numbelief rule does not use Hessian information.", RuntimeWarning, stacklevel=3
+        )
+    # SciPy wraps a fun that returns (f, g) so that it is evaluated once a point. The wrapper would
+    # give a stochastic objective's old value whenever x has not moved: take the function itself.
+    if getattr(jac, "__self__", None) is fun and type(fun).__name__ == "MemoizeJac":
+        fun, jac = fun.fun, True
+    return minimize(fun, x0, args, rule, jac, bounds, tol, callback, options)
+
+
+Rule.__call__ = Lookahead.__call__ = scipy_method
+
+
+def restored_optimizer(
+    mine: Optimizer, header: dict[str, Any], arrays: dict[str, NDArray[Any]]
+) -> Optimizer:
+    """The optimizer of a checkpoint, on the same x, if it does what this one does."""
+    if header.get("feasible_set") != mine.set_fingerprint():
+        raise ValueError("the checkpoint does not match: other bounds or set in the file")
+    restored = Optimizer.from_snapshot(
+        header, arrays, mine.x, rule=mine.rule, feasible_set=mine.feasible_set
+    )
+    saved, given = ((opt._max_norm, opt._max_value) for opt in (restored, mine))
+    if saved != given:
+        raise ValueError(
+            "the checkpoint does not match: (max_norm, max_value) = "
+            f"{saved} in the file, {given} given"
+        )
+    return restored
+
+
+# ---- reading the arguments ---------------------------------------------------------------------
+
+
+def _print_summary(result: OptimizeResult) -> None:
+    print(result.message)
+    print(f"         Current function value: {result.fun:f}")
+    print(f"         Iterations: {result.nit:d}")
+    print(f"         Function evaluations: {result.nfev:d}")
+    print(f"         Gradient evaluations: {result.njev:d}")
