@@ -902,7 +902,7 @@ def source_salt(*files: str) -> str:
 
 def rule_salt(rule: type[Rule]) -> str | None:
     """A short hash of a rule and of all that its functions use; None if that cannot be told."""
-    if rule.__module__ == Rule.__module__:
+    if rule.is_built_in():
         return source_salt()
     parts = [source_salt(), repr((rule.number_names(), rule.scalars, rule.slots, rule.slots_if))]
     seen = set()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from numbelief import checkpoint, cuda, kernels
 from numbelief._compile import threads
 from numbelief.checks import as_gradient, as_parameters, positive
-from numbelief.rules import Lookahead, Rule, without_lookahead
+from numbelief.rules import Lookahead, Rule
 from numbelief.sets import Box, FeasibleSet
 
 __all__ = ["Optimizer"]
@@ -108,7 +108,7 @@ class Optimizer:
             raise TypeError(f"rule must be a numbelief rule such as AdaBelief(), got {rule!r}")
         if target not in _TARGETS:
             raise ValueError(f"target must be one of {', '.join(_TARGETS)}, got {target!r}")
-        self.rule, self.inner = rule, without_lookahead(rule)
+        self.rule, self.inner = rule, rule.inner
         self.x = x
         self._target = target
         self._card = _card(x, target, stream)
@@ -126,8 +126,7 @@ class Optimizer:
             self._state = tuple(self._card.vector() for _ in self._state_names)
         self._numbers = np.array(list(inner.numbers.values()))
         self._clock = np.zeros(1, kernels.CLOCK)
-        for beta in ("beta1", "beta2"):
-            self._clock[beta] = getattr(inner, beta, 0.0)
+        self._clock["beta1"], self._clock["beta2"] = inner.betas
         rate: Any = inner.default_rate if rule.learning_rate is None else rule.learning_rate
         self._schedule = rate if callable(rate) else None
         self._rate = 0.0 if callable(rate) else float(np.max(rate))
@@ -152,9 +151,9 @@ class Optimizer:
             self.trace = np.zeros((2, n), dtype)
             self.projection = (self._projector.address, self._projector.data, np.zeros(1))
         size = kernels.SUM_BLOCK if self._card is None else cuda.SUM_BLOCK
-        blocks = _blocks(getattr(rule, "segments", None), n, size) if rule.layerwise else None
+        blocks = _blocks(rule.segments, n, size) if rule.layerwise else None
         scale = _scale(rule, n, dtype)
-        lookahead = (self.rule.k, self.rule.alpha) if isinstance(self.rule, Lookahead) else None
+        lookahead = self.rule.synchronization
         self.options: tuple[Any, ...] = ()
         if self._card is not None:
             self._stepper = cuda.Stepper(
@@ -194,8 +193,7 @@ class Optimizer:
 
     @property
     def _state_names(self) -> tuple[str, ...]:
-        slow = ("slow",) if isinstance(self.rule, Lookahead) else ()
-        return (*self.inner.state_names, *slow)
+        return self.rule.state_names
 
     def step(self, grad: Any) -> None:
         """Move x by one step of the rule along a gradient.
@@ -486,7 +484,7 @@ def _scale(rule: Rule, n: int, dtype: Any) -> NDArray[Any] | None:
     rates = rule.learning_rate
     if not isinstance(rates, np.ndarray):
         return None
-    starts = np.array(getattr(rule, "segments", None) or (0,)) if rule.layerwise else np.empty(0)
+    starts = np.array(rule.segments or (0,)) if rule.layerwise else np.empty(0)
     if rates.size == starts.size:
         rates = np.repeat(rates, np.diff(starts, append=n))
     if rates.size != n:
