@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief.rules import Lookahead, Rule, without_lookahead
+from numbelief.rules import Lookahead, Rule
 from numbelief.schedules import Schedule
 
 FORMAT = 1
@@ -128,7 +128,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
 
 def describe(rule: Rule | Lookahead) -> dict[str, Any]:
     """A rule as plain data that `restore` or `differences` understands."""
-    inner = without_lookahead(rule)
+    inner = rule.inner
     values = {f.name: getattr(inner, f.name) for f in fields(inner) if f.init}
     values["learning_rate"] = _describe_rate(inner.learning_rate)
     described = {"name": type(inner).__name__.lower(), "hyperparameters": values}

@@ -21,7 +21,7 @@ from numbelief._step.state import (
 )
 from numbelief._step.vectors import HostVectors, Vectors
 from numbelief.checks import positive
-from numbelief.rules import Lookahead, Rule, without_lookahead
+from numbelief.rules import Lookahead, Rule
 from numbelief.sets import Box, FeasibleSet
 
 __all__ = ["Optimizer"]
@@ -118,7 +118,7 @@ class Optimizer:
             raise TypeError(f"rule must be a numbelief rule such as AdaBelief(), got {rule!r}")
         if target not in _TARGETS:
             raise ValueError(f"target must be one of {', '.join(_TARGETS)}, got {target!r}")
-        self.rule, self.inner = rule, without_lookahead(rule)
+        self.rule, self.inner = rule, rule.inner
         self.x = x
         self._target = target
         self.vectors: Vectors = _vectors_of(x, target, stream)
@@ -159,11 +159,10 @@ class Optimizer:
             trace = np.zeros((2, n), dtype)
             projection = Projection(self._projector.address, self._projector.data, np.zeros(1))
         lower, upper = self.limits or (None, None)
-        edges = owner = lookahead = None
+        edges = owner = None
         if rule.layerwise:
             edges, owner = _blocks(rule.segments, n, self.vectors.sum_block)
-        if isinstance(self.rule, Lookahead):
-            lookahead = Synchronization(self.rule.k, self.rule.alpha)
+        lookahead = self.rule.synchronization
         #: What a step may do besides the rule's update.
         self.step_options = StepOptions(
             decays=None if never_decays(rule) else True,
@@ -176,7 +175,7 @@ class Optimizer:
             edges=edges,
             owner=owner,
             scale=_scale(rule, n, dtype),
-            lookahead=lookahead,
+            lookahead=None if lookahead is None else Synchronization(*lookahead),
         )
         #: What its kernels depend on.
         self.kind = Kind.of(rule, self.step_options)
@@ -197,8 +196,7 @@ class Optimizer:
 
     @property
     def _state_names(self) -> tuple[str, ...]:
-        slow = ("slow",) if isinstance(self.rule, Lookahead) else ()
-        return (*self.inner.state_names, *slow)
+        return self.rule.state_names
 
     def step(self, grad: Any) -> None:
         """Move x by one step of the rule along a gradient.

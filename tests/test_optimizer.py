@@ -30,7 +30,7 @@ from numbelief import (
 )
 
 RNG = np.random.default_rng(7)
-BUILT_IN = [kind for kind in Rule.registry.values() if kind.__module__ == "numbelief.rules"]
+BUILT_IN = [kind for kind in Rule.registry.values() if kind.is_built_in()]
 
 
 def gradients(steps, n=40, dtype=np.float64):

@@ -20,7 +20,7 @@ from numbelief._solve.options import Options, read_options
 from numbelief._solve.session import Callback, Session, as_callback
 from numbelief.checks import as_first_point
 from numbelief.optimizer import Optimizer, resolve_set
-from numbelief.rules import Lookahead, Rule, without_lookahead
+from numbelief.rules import Lookahead, Rule
 from numbelief.sets import Box, FeasibleSet
 
 __all__ = ["minimize"]
@@ -262,7 +262,7 @@ class Minimization:
         self.problem, self.settings, self._make_loop = problem, settings, make_loop
         self.automatic = rule.learning_rate is None
         if self.automatic:  # the search looks at fun, to which no decay belongs
-            rule = replace(without_lookahead(rule), weight_decay=0.0)
+            rule = replace(rule.inner, weight_decay=0.0)
         self._use(
             Optimizer(
                 rule,

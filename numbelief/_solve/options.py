@@ -13,7 +13,7 @@ from scipy.optimize import OptimizeWarning
 from numbelief import _checkpoint as checkpoint
 from numbelief._solve.session import as_callback
 from numbelief.checks import integer, real
-from numbelief.rules import Lookahead, Rule, without_lookahead
+from numbelief.rules import Lookahead, Rule
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def read_options(
         message = f"Unknown solver options: {', '.join(map(str, unknown))}"
         warnings.warn(message, OptimizeWarning, stacklevel=3)
     searches = kind is Options and rule.learning_rate is None
-    inner = without_lookahead(rule)
+    inner = rule.inner
     own = next(f.default for f in fields(inner) if f.name == "weight_decay")
     if searches and inner.weight_decay not in (0.0, own):
         message = (
