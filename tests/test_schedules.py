@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from numbelief import SGD, Optimizer, schedules
-from numbelief.checkpoint import _describe_rate, _restore_rate
+from numbelief._checkpoint import _describe_rate, _restore_rate
 from numbelief.schedules import COUNT, Schedule, table
 
 STEPS = range(1, 200)

@@ -62,9 +62,7 @@ def part(
     return numba.njit(parallel=parallel, **options)(adopt(function, inline))
 
 
-def compile_c(
-    function: Any, signature: Any, *, cache: bool = True, allocates: bool = True
-) -> Any:
+def compile_c(function: Any, signature: Any, *, cache: bool = True, allocates: bool = True) -> Any:
     """Compile a plain function for code that has its address, with a disk cache if possible."""
     options = {**_OPTIONS, "_nrt": allocates}
     whole = adopt(function, inline)

@@ -166,7 +166,9 @@ def separate_template(fresh, opened, FUN_TYPE, JAC_TYPE):
         block[FAILED] = failed
         if not failed:
             failed, gradient = call_compiled(
-                block[JAC], JAC_TYPE, (fresh(block, n, x),) + args  # noqa: RUF005
+                block[JAC],
+                JAC_TYPE,
+                (fresh(block, n, x),) + args,  # noqa: RUF005
             )
             block[FAILED] = RAISED if failed else MISSHAPEN if gradient.size != n else 0
             if not block[FAILED]:

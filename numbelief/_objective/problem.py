@@ -78,7 +78,9 @@ class Problem:
         """
         # Not an attribute: a problem that holds its own method lives, with args, until the garbage
         # collector runs.
-        method: Callable[[NDArray[Any], NDArray[Any]], float] = getattr(self, f"_{self._form.value}")
+        method: Callable[[NDArray[Any], NDArray[Any]], float] = getattr(
+            self, f"_{self._form.value}"
+        )
         return method
 
     @property

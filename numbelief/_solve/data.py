@@ -11,7 +11,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from numbelief import _checkpoint as checkpoint
-from numbelief._compile.internals import (copy_bytes, give_back, prefetch, smaller)
+from numbelief._compile.internals import copy_bytes, give_back, prefetch, smaller
 from numbelief._compile.jit import jit, key_of
 from numbelief._compile.template import named
 from numbelief.checks import as_array, as_reals

@@ -12,7 +12,7 @@ from numba import prange
 
 from numbelief._compile import threads
 from numbelief._compile.arrays import largest
-from numbelief._compile.internals import (smaller, window)
+from numbelief._compile.internals import smaller, window
 from numbelief._compile.jit import jit, key_of, part
 from numbelief._compile.template import bind, named
 from numbelief._objective.compiled import Call, evaluate

@@ -13,7 +13,15 @@ from numbelief._compile.pointers import Stored
 from numbelief._objective import compiled
 from numbelief._objective.problem import Problem
 from numbelief._solve.loop import bind_run, bind_search, compile_run, compile_search
-from numbelief._solve.observe import AVERAGE, BEST, LAST, WINDOW, Watch, compile_observe, new_control
+from numbelief._solve.observe import (
+    AVERAGE,
+    BEST,
+    LAST,
+    WINDOW,
+    Watch,
+    compile_observe,
+    new_control,
+)
 from numbelief._solve.options import Options
 from numbelief._solve.quasi_newton import PAIRS, Memory, Stepper, new_memory
 from numbelief._step.compiled import compile_at_address

@@ -224,7 +224,8 @@ def move_into(allowed: FeasibleSet | None, x: NDArray[Any], stacklevel: int = 3)
             message = "Initial guess is not within the feasible set"
             warnings.warn(message, OptimizeWarning, stacklevel=stacklevel)
         moved = [
-            allowed.project(each) if known else each for each, known in zip(rows, finite, strict=True)
+            allowed.project(each) if known else each
+            for each, known in zip(rows, finite, strict=True)
         ]
         return np.stack(moved).reshape(x.shape)
     box = allowed
@@ -420,9 +421,7 @@ class Minimization:
     def _resume(self, source: Any) -> None:
         header, arrays = checkpoint.read(source, _KIND)
         self._use(restored_optimizer(self.optimizer, header, arrays))
-        missing = [
-            name for name in self.loop.wanted() if not arrays.get(name, np.empty(0)).size
-        ]
+        missing = [name for name in self.loop.wanted() if not arrays.get(name, np.empty(0)).size]
         if missing:
             raise ValueError(f"the checkpoint was written without {', '.join(missing)}: "
                              "resume with the options of the first run")  # fmt: skip

@@ -13,7 +13,7 @@ from numba import prange
 from numpy.typing import NDArray
 
 from numbelief._compile.arrays import BLOCK, clip_to_bounds, copy, largest
-from numbelief._compile.internals import (bits_of, call_c, larger, of_bits, row, smaller, window)
+from numbelief._compile.internals import bits_of, call_c, larger, of_bits, row, smaller, window
 from numbelief._compile.jit import jit, key_of, part
 from numbelief._compile.template import bind, named
 from numbelief._step.state import Region
@@ -278,9 +278,7 @@ def review(figures, rates, control, recent, history):
 def bind_observe(region: Region, key: str | None = None) -> Any:
     """`observe` for a kind of region, as plain Python."""
     norm = bind(_norm_template, BOUNDED=region.lower is not None)
-    return bind(
-        observe_template, key, norm_of_block=norm, PROJECTED=region.projection is not None
-    )
+    return bind(observe_template, key, norm_of_block=norm, PROJECTED=region.projection is not None)
 
 
 def compile_observe(region: Region, *, parallel: bool, nogil: bool) -> Any:

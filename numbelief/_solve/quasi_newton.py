@@ -30,8 +30,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief._compile.arrays import clip_to_bounds, compile_add_multiple, compile_dot, copy, fill, largest
-from numbelief._compile.internals import (call_c, eps_of, larger, row, smaller, tiny_of)
+from numbelief._compile.arrays import (
+    clip_to_bounds,
+    compile_add_multiple,
+    compile_dot,
+    copy,
+    fill,
+    largest,
+)
+from numbelief._compile.internals import call_c, eps_of, larger, row, smaller, tiny_of
 from numbelief._compile.jit import jit, key_of
 from numbelief._compile.template import bind
 from numbelief._step.template import project
@@ -76,7 +83,6 @@ RECORD = np.dtype(
         ("pairs", "i8"),  # stored since they were last forgotten
     ]
 )
-
 
 
 class Memory(NamedTuple):
@@ -556,6 +562,4 @@ def compile_method(*, parallel: bool, bounded: bool, projected: bool, nogil: boo
     method = bind_method(vectors, projected=projected)
     for name, function in method.items():
         function.__qualname__ = f"{name}_{key}"
-    return {
-        name: jit(function, nogil=nogil, allocates=False) for name, function in method.items()
-    }
+    return {name: jit(function, nogil=nogil, allocates=False) for name, function in method.items()}

@@ -5,7 +5,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from numbelief._compile.arrays import copy, fill, largest
-from numbelief._compile.internals import (fetch_and_add, row, window)
+from numbelief._compile.internals import fetch_and_add, row, window
 from numbelief._compile.jit import jit, key_of, part
 from numbelief._compile.template import bind
 from numbelief._objective.compiled import CALLS, ROW, evaluate
@@ -166,7 +166,9 @@ def _compile_rows(kind: Kind | None, region: Region) -> Any:
     if kind is None:
         advance = compile_search(region, parallel=False)
     else:
-        advance = bind(_run_template, run=part(run_for_address(kind, region, parallel=False), allocates=False))
+        advance = bind(
+            _run_template, run=part(run_for_address(kind, region, parallel=False), allocates=False)
+        )
     first = bind(first_template, evaluate=evaluate, observe=observe_part(region, parallel=False))
     solve = bind(
         solve_template,

@@ -405,9 +405,7 @@ class HostObjective:
         assert isinstance(vectors, HostVectors)
         if self._calls:  # threads may be safe at one look and not at the next
             return lambda *given: compile_epoch(opt.kind, parallel=opt.runs_parallel())(*given)
-        return bind_epoch(
-            opt.kind, self.evaluate, parallel=opt.wants_parallel, nogil=vectors.large
-        )
+        return bind_epoch(opt.kind, self.evaluate, parallel=opt.wants_parallel, nogil=vectors.large)
 
     @property
     def arguments(self) -> Any:

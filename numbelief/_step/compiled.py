@@ -54,7 +54,8 @@ def bind_step(kind: Kind, target: Any) -> Any:
     kind : Kind
     target : object
         ``rule(function)`` takes the rule's plain functions, ``block(function)`` what is done to a
-        block, ``sums(function)`` the same where sums may be reordered; ``norm`` is that of an array.
+        block, ``sums(function)`` the same where sums may be reordered; ``norm`` is that of an array,
+        and ``layerwise`` the template of a layerwise step.
     """
     hyperparameters, coefficients = fields_of(kind.rule)  # type: ignore[arg-type]
     count = len(hyperparameters._fields)
@@ -111,11 +112,13 @@ def bind_step(kind: Kind, target: Any) -> Any:
         rows=rows,
         Coefficients=coefficients,
     )
-    return bind(text.layerwise_template, norms_of_block=target.sums(norms), **steps)
+    return bind(target.layerwise, norms_of_block=target.sums(norms), **steps)
 
 
 class _Host:
     """How the parts of a step are compiled for the CPU; see `bind_step`."""
+
+    layerwise = staticmethod(text.layerwise_template)
 
     def __init__(self, parallel: bool) -> None:
         self.norm = compile_norm(parallel=parallel)

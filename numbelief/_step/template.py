@@ -14,7 +14,19 @@ import numpy as np
 from numba import prange
 
 from numbelief._compile.arrays import BLOCK, clip_to_bounds, fill
-from numbelief._compile.internals import (flushed, address_of, array_at, call_c, cast, larger, row, smaller, tiny_of, to_fixed_tuple, window)
+from numbelief._compile.internals import (
+    flushed,
+    address_of,
+    array_at,
+    call_c,
+    cast,
+    larger,
+    row,
+    smaller,
+    tiny_of,
+    to_fixed_tuple,
+    window,
+)
 from numbelief._compile.pointers import loaded
 from numbelief._step.state import BlockOptions
 
@@ -320,9 +332,7 @@ def layerwise_template(begin, scaling_of, block_options, norms_of_block, step_bl
             totals[owner[b], 1] += sums[b, 1]
         for b in prange(owner.size):
             ratio = cast((trust_ratio(totals[owner[b], 0], totals[owner[b], 1]),), x)[0]
-            step_block(
-                x, g, slots, t, values, scaling, ratio, given, edges[b], edges[b + 1]
-            )
+            step_block(x, g, slots, t, values, scaling, ratio, given, edges[b], edges[b + 1])
         finish(x, slots, t, options)
 
     return advance
@@ -331,9 +341,7 @@ def layerwise_template(begin, scaling_of, block_options, norms_of_block, step_bl
 def _overlap(a, b):
     """Whether two contiguous arrays share memory."""
     first, second = address_of(a), address_of(b)
-    return (
-        first < second + b.size * b.itemsize and second < first + a.size * a.itemsize
-    )
+    return first < second + b.size * b.itemsize and second < first + a.size * a.itemsize
 
 
 def checked_template(advance):
