@@ -69,11 +69,6 @@ class AdaBound(Rule):
     bias_correction: bool = True
     amsgrad: bool = False
 
-    ranges: ClassVar[dict[str, tuple[float, float]]] = {
-        **Rule.ranges,
-        "final_lr": (0.0, inf),
-        "gamma": (0.0, inf),
-    }
     slots: ClassVar[tuple[str, ...]] = ("m", "v")
     slots_if: ClassVar[dict[str, str]] = {"amsgrad": "v_max"}
     scalars: ClassVar[tuple[str, ...]] = (

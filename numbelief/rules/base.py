@@ -80,6 +80,8 @@ class Rule(Method):
         "momentum": (0.0, 1.0),
         "eps": (0.0, math.inf),
         "eps_root": (0.0, math.inf),
+        "final_lr": (0.0, math.inf),
+        "gamma": (0.0, math.inf),
     }
     #: Hyperparameters that are not numbers for compiled code, with what checks and converts them.
     checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
