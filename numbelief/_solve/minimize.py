@@ -300,9 +300,10 @@ class Minimization:
                     self.status, message = observe.MAXITER, "Maximum time has been exceeded."
                     break
                 steps = self._most_steps(callback)
-                with session.pacing(lambda steps=steps: steps):  # type: ignore[misc]
-                    self.status = self.loop.advance(self.rates(steps))
-                    self._show(callback)
+                session.begin_steps()
+                self.status = self.loop.advance(self.rates(steps))
+                self._show(callback)
+                session.end_steps(steps)
                 if self.settings.checkpoint is not None and self._is_due():
                     self.save()
             if self.settings.checkpoint is not None:

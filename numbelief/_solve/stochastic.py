@@ -521,9 +521,8 @@ class Training:
             if session.seconds_left <= 0:
                 self.status, self.message = observe.MAXITER, _TIME
                 return
-            before = self.batch
-            with session.pacing(lambda before=before: self.batch - before):  # type: ignore[misc]
-                self._advance(self._most())
+            session.begin_steps()
+            session.end_steps(self._advance(self._most()))
             self._show()
             if self.status == observe.RUNNING and self.settings.step_callback is not None:
                 self._call(self.settings.step_callback, self._step_seen)
@@ -553,8 +552,8 @@ class Training:
         most = self.objective.most_steps(timed=self.session.timed)
         return int(min(steps, self.plan.count - self.batch, due, most))
 
-    def _advance(self, count: int) -> None:
-        """Take ``count`` steps, fewer if a loss is not finite."""
+    def _advance(self, count: int) -> int:
+        """Take ``count`` steps, fewer if a loss is not finite; return how many were taken."""
         opt, kept = self.optimizer, self.kept
         means = Means(kept["fading"], self.settings.ema_decay, kept["mean"], int(kept["start"]))
         rates = opt.rates(count)
@@ -571,6 +570,7 @@ class Training:
         self.rate = float(rates[max(taken, 1) - 1])
         if taken < count:
             self.status, self.message = observe.NONFINITE, self._what_is_not_finite()
+        return taken
 
     def _what_is_not_finite(self) -> str:
         loss = float(self.kept["losses"][self.batch])
