@@ -20,7 +20,7 @@ from numbelief._objective.problem import Problem, as_args
 from numbelief._solve import observe
 from numbelief._solve.minimize import Minimization, move_into
 from numbelief._solve.options import Options, read_options
-from numbelief._solve.rows import CHUNK, Jobs, Outcome, Start, compile_rows
+from numbelief._solve.rows import CHUNK, Jobs, Outcome, Start, compile_rows, compile_searched_rows
 from numbelief._solve.session import LOOK_EVERY_S, Session
 from numbelief.checks import as_array, as_first_points
 from numbelief.optimizer import resolve_set
@@ -298,7 +298,10 @@ class HostRows:
         finite = np.isfinite(self._X0).all(axis=1)
         writes = finite.any() and self._writes_to_shared(int(np.argmax(finite)))
         opt = self._run.optimizer
-        solve = compile_rows(None if self._run.automatic else opt.kind, opt.region)
+        if self._run.automatic:
+            solve = compile_searched_rows(self._run.loop.search()[0])
+        else:
+            solve = compile_rows(opt.kind, opt.region)
         self._stop[0] = 1
         self._take_rows(solve)  # compiles in this thread, where Ctrl-C arrives, and does no more
         self._stop[0] = 0
@@ -378,7 +381,7 @@ class HostRows:
         scheduled = callable(self._rule.learning_rate)
         jobs = Jobs(self._pile, self._stop, np.full(1, -1), scheduled)
         rates = self._rates(0) if scheduled else run.rates(CHUNK)
-        taken = loop.stepper(parallel=False) if run.automatic else opt.step_options
+        taken = loop.search()[1] if run.automatic else opt.step_options
         self._controls.append(loop.control)
         try:
             while solve(

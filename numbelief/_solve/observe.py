@@ -61,6 +61,8 @@ class Watch(NamedTuple):
         Each point.
     region : Region
         Where they may lie.
+    observe : int
+        Address of what observes them, for compiled loops around an automatic rate.
     """
 
     control: Any
@@ -71,6 +73,7 @@ class Watch(NamedTuple):
     history: Any
     points: Any
     region: Any
+    observe: int = 0
 
 
 def new_control(
@@ -218,7 +221,7 @@ def observe_template(norm_of_block, largest_of_block, move_of_block, PROJECTED):
 
     def observe(fun, rate, x, g, watch):
         # A named tuple does not get into a parallel loop.
-        control, recent, best, average, previous, history, points, region = watch
+        control, recent, best, average, previous, history, points, region, _ = watch
         lower, upper = region.lower, region.upper
         now = control[0]
         blocks = (x.size + BLOCK - 1) // BLOCK

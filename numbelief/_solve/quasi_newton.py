@@ -39,7 +39,7 @@ from numbelief._compile.arrays import (
     largest,
 )
 from numbelief._compile.internals import call_c, eps_of, larger, row, smaller, tiny_of
-from numbelief._compile.jit import jit, key_of
+from numbelief._compile.jit import jit, key_of, part
 from numbelief._compile.template import bind
 from numbelief._step.template import project
 
@@ -116,11 +116,16 @@ class Stepper(NamedTuple):
         Of a C function, see `numbelief._step.compiled.compile_at_address`.
     rate : ndarray of shape (1,), float64
         Gets the learning rate of the step.
+    propose, judge, search : int
+        Addresses of the parts of the method and of the loop around them, for compiled loops.
     """
 
     address: int
     data: int
     rate: Any
+    propose: int = 0
+    judge: int = 0
+    search: int = 0
 
 
 def new_memory(x: NDArray[Any], *, on: bool, scaled: bool, pairs: int = PAIRS) -> Memory:
@@ -250,7 +255,7 @@ def _differ(a, b):
     return False
 
 
-def measure_template(dot):
+def measure_template(dot, largest):
     """The slope along a direction, the steepest coordinate, and whether x is away from x0."""
 
     def measure(direction, x, g, x0):
@@ -345,7 +350,7 @@ def _begin_anew(state, search):
     return now.failures <= FAILURES
 
 
-def start_template(take_step, scale, length_of_move):
+def start_template(take_step, scale, length_of_move, copy, largest):
     """Find the first rate: a first step of the rule tells what a rate does."""
 
     def start(stepper, fun, x, g, state, region, memory):
@@ -371,7 +376,7 @@ def start_template(take_step, scale, length_of_move):
     return start
 
 
-def propose_template(start, prepare, take_step, aim):
+def propose_template(start, prepare, take_step, aim, copy):
     """Put the first trial of a step into x, or return False where no way leads down.
 
     At the first call x, g and fun are those of the first point.
@@ -401,7 +406,7 @@ def propose_template(start, prepare, take_step, aim):
 def judge_template(measure, go, accept, dot, PROJECTED):
     """Look at a trial: accept it, put a shorter one into x, or give its direction up."""
 
-    def judge(fun, x, g, state, region, memory):
+    def judge(stepper, fun, x, g, state, region, memory):
         now, pairs, base = memory.search[0], memory.pairs, memory.base
         count = len(pairs) // 2
         position = now.pairs % count
@@ -483,8 +488,8 @@ def bind_method(vectors: dict[str, Any], *, projected: bool) -> dict[str, Any]:
     Parameters
     ----------
     vectors : dict of str to function
-        `at_each_coordinate`, as loops; ``dot``, ``deflect``, ``measure``, ``length_of_move`` and
-        ``take_step``.
+        `at_each_coordinate`, as loops; ``copy``, ``largest``, ``dot``, ``deflect``, ``measure``,
+        ``length_of_move`` and ``take_step``.
     projected : bool
         Whether x lies in a set other than a box.
     """
@@ -492,12 +497,14 @@ def bind_method(vectors: dict[str, Any], *, projected: bool) -> dict[str, Any]:
     prepare = bind(prepare_template, **{name: vectors[name] for name in names})
     names = ("subtract", "deflect", "start_from", "difference", "dot")
     aim = bind(aim_template, PROJECTED=projected, **{name: vectors[name] for name in names})
-    names = ("take_step", "scale", "length_of_move")
+    names = ("take_step", "scale", "length_of_move", "copy", "largest")
     start = bind(start_template, **{name: vectors[name] for name in names})
     names = ("measure", "go", "accept", "dot")
-    take = vectors["take_step"]
+    parts = {"start": start, "prepare": prepare, "aim": aim}
     return {
-        "propose": bind(propose_template, start=start, prepare=prepare, take_step=take, aim=aim),
+        "propose": bind(
+            propose_template, take_step=vectors["take_step"], copy=vectors["copy"], **parts
+        ),
         "judge": bind(judge_template, PROJECTED=projected, **{n: vectors[n] for n in names}),
     }
 
@@ -550,10 +557,13 @@ def compile_method(*, parallel: bool, bounded: bool, projected: bool, nogil: boo
     # does not know that a window is part of an array.
     dot = compile_dot(parallel=parallel)
     add_multiple = compile_add_multiple(parallel=parallel)
+    top = part(largest, allocates=False)
     vectors = {
         "dot": dot,
         "deflect": bind(deflect_template, dot=dot, add_multiple=add_multiple),
-        "measure": bind(measure_template, dot=dot),
+        "measure": bind(measure_template, dot=dot, largest=top),
+        "copy": part(copy, allocates=False),
+        "largest": top,
         "length_of_move": bind(length_template, PROJECTED=projected),
         "take_step": take_step,
         **{name: loop_over(at) for name, at in at_each_coordinate(bounded=bounded).items()},

@@ -768,7 +768,7 @@ class Training:
             self.kept["history"] = np.zeros((position["epoch"], 3))
             self._put_back(arrays)
             if not 0 <= position["batch"] < self.plan.count:
-                raise ValueError(f"there is no batch {place['batch']}")
+                raise ValueError(f"there is no batch {position['batch']}")
         for name, value in position.items():
             setattr(self, name, value)
         self.plan.order.entropy, self.objective.problem.nfev, self.objective.problem.njev = counts
