@@ -47,7 +47,7 @@ class Order:
         self, rows: int, seed: Any, shuffle: bool, replacement: bool, weights: Any
     ) -> None:
         for name, value in (("shuffle", shuffle), ("replacement", replacement)):
-            if not isinstance(value, (bool, np.bool)):
+            if not isinstance(value, (bool, np.bool_)):
                 raise TypeError(f"{name} must be True or False, got {value!r}")
         if not shuffle and (replacement or weights is not None):
             what = "replacement=True" if replacement else "weights"
@@ -314,7 +314,7 @@ def _picked(part: Any, rows: NDArray[np.int64]) -> Any:
     return picked
 
 
-def _are_wrong(batch: Any, count: int) -> NDArray[np.bool]:
+def _are_wrong(batch: Any, count: int) -> NDArray[np.bool_]:
     """Which of so many rows hold a number that is not finite."""
     wrong = np.zeros(count, bool)
     if scipy.sparse.issparse(batch):

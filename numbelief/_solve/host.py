@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numba
 import numpy as np
@@ -111,6 +111,7 @@ class HostLoop:
         """Take a step for each rate, unless the run ends; return its status."""
         self._make_room(rates.size)
         problem, parallel = self._problem, self._optimizer.runs_parallel()
+        taken: Any
         if problem.compiled is None:
             taken = None if self._automatic else self._optimizer.step_options
             return int(self._loop_in_python(*self._arguments(rates, taken), ()))
@@ -118,8 +119,8 @@ class HostLoop:
             search, taken = self.search(parallel)
             loop = search.loop
         else:
-            opt, taken = self._optimizer, self._optimizer.step_options
-            loop = compile_run(opt.kind, opt.region, parallel=parallel)
+            opt = self._optimizer
+            loop, taken = compile_run(opt.kind, opt.region, parallel=parallel), opt.step_options
         call, _alive = problem.compiled.call(self.x.size)
         try:
             return int(loop(*self._arguments(rates, taken), call))
@@ -206,8 +207,10 @@ class HostLoop:
     # ---- files
 
     #: What a file calls the fields of `Watch`.
-    _NAMES = {"recent": "recent", "best": "best", "average": "average", "previous": "previous",
-              "history": "history", "points": "allvecs"}  # fmt: skip
+    _NAMES: ClassVar[dict[str, str]] = {
+        **{name: name for name in ("recent", "best", "average", "previous", "history")},
+        "points": "allvecs",
+    }
 
     def wanted(self) -> list[str]:
         """The names of what is kept."""
@@ -228,9 +231,8 @@ class HostLoop:
             least = rows if name in ("history", "allvecs") else None
             checkpoint.check_like(name, arrays[name], kept[name], least)
             kept[name] = arrays[name]
-        self.watch = self.watch._replace(
-            **{ours: kept[theirs] for ours, theirs in self._NAMES.items()}
-        )
+        fields: dict[str, Any] = {ours: kept[theirs] for ours, theirs in self._NAMES.items()}
+        self.watch = self.watch._replace(**fields)
         if self._automatic:
             self.memory = Memory(*(kept[name] for name in Memory._fields))
         checkpoint.check_like("g", arrays["g"], self.g)

@@ -84,9 +84,7 @@ def first_template(evaluate, observe):
 # ---- around a Python objective -----------------------------------------------------------------
 
 
-def bind_run(
-    kind: Kind, region: Region, evaluate: Any, *, parallel: bool, nogil: bool
-) -> Callable[..., int]:
+def bind_run(kind: Kind, region: Region, evaluate: Any, *, parallel: bool, nogil: bool) -> Any:
     """`run` around an objective that Python calls, ``evaluate(x, g, objective)``."""
 
     def compiled(parallel: bool) -> dict[str, Any]:
@@ -105,7 +103,7 @@ def bind_search(
     *,
     parallel: bool,
     nogil: bool,
-) -> Callable[..., int]:
+) -> Any:
     """`search` around an objective that Python calls; ``stepper(parallel)`` is its `Stepper`."""
     bounded, projected = region.lower is not None, region.projection is not None
 

@@ -59,7 +59,7 @@ STALE = 0.1
 FAINT = 1e-6
 # The first step moves no coordinate by more than this share of the largest.
 FIRST = 0.1
-# Without a unit of length: PROBES probes, all except the last this near, in units of the one before.
+# Without a unit of length: PROBES probes, all but the last this near, in units of the one before.
 PROBES, NEAR = 3, 1e-4
 # In units of the last place of fun: below this, fun cannot tell and the slopes do.
 ROUNDING = 20
@@ -493,19 +493,23 @@ def bind_method(vectors: dict[str, Any], *, projected: bool) -> dict[str, Any]:
     projected : bool
         Whether x lies in a set other than a box.
     """
-    names = ("free", "deflect", "scale")
-    prepare = bind(prepare_template, **{name: vectors[name] for name in names})
-    names = ("subtract", "deflect", "start_from", "difference", "dot")
-    aim = bind(aim_template, PROJECTED=projected, **{name: vectors[name] for name in names})
-    names = ("take_step", "scale", "length_of_move", "copy", "largest")
-    start = bind(start_template, **{name: vectors[name] for name in names})
-    names = ("measure", "go", "accept", "dot")
-    parts = {"start": start, "prepare": prepare, "aim": aim}
-    return {
-        "propose": bind(
-            propose_template, take_step=vectors["take_step"], copy=vectors["copy"], **parts
+
+    def some(*names: str) -> dict[str, Any]:
+        return {name: vectors[name] for name in names}
+
+    aims = some("subtract", "deflect", "start_from", "difference", "dot")
+    steps = {
+        "prepare": bind(prepare_template, **some("free", "deflect", "scale")),
+        "aim": bind(aim_template, PROJECTED=projected, **aims),
+        "start": bind(
+            start_template, **some("take_step", "scale", "length_of_move", "copy", "largest")
         ),
-        "judge": bind(judge_template, PROJECTED=projected, **{n: vectors[n] for n in names}),
+        **some("take_step", "copy"),
+    }
+    judges = some("measure", "go", "accept", "dot")
+    return {
+        "propose": bind(propose_template, **steps),
+        "judge": bind(judge_template, PROJECTED=projected, **judges),
     }
 
 
@@ -553,8 +557,8 @@ def loop_over(at: Any) -> Any:
 @functools.cache
 def compile_method(*, parallel: bool, bounded: bool, projected: bool, nogil: bool) -> Any:
     """`propose` and `judge` for the CPU: once for each dtype and kind of region, for all rules."""
-    # Only the sums are parallel. Compiled in parallel, Numba drops the others' writes to windows: it
-    # does not know that a window is part of an array.
+    # Only the sums are parallel. Compiled in parallel, Numba drops the others' writes to windows:
+    # it does not know that a window is part of an array.
     dot = compile_dot(parallel=parallel)
     add_multiple = compile_add_multiple(parallel=parallel)
     top = part(largest, allocates=False)

@@ -1,4 +1,4 @@
-"""What every driver does around its steps: pace, callback, progress, and a result on an exception."""
+"""What every driver does around its steps: pace, callback, progress, result on an exception."""
 
 import contextlib
 import math
