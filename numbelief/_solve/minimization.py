@@ -42,7 +42,7 @@ class Minimization:
     rule, x, feasible_set, settings
         As in `minimize`, checked.
     make_loop : callable, default HostLoop
-        The loop of the place that x lies in.
+        The loop for the memory that x lies in.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Minimization:
         return steps
 
     def _show(self, callback: Callback | None) -> None:
-        """Show the point that the run stands at."""
+        """Show the point that the run has reached."""
         control = self.loop.control
         if self._session.bar is not None:
             self._session.show(

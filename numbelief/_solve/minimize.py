@@ -139,7 +139,7 @@ def minimize(
     once; the units of fun and x do not matter, except for the tolerances; 18 arrays of the size of
     x are kept. It needs a fun that gives the same value twice: give a rate where fun is random.
     Weight decay is no part of fun, which the line search looks at, and is left out; so is a
-    `Lookahead`, whose place the line search takes. The method and its sources stand at the top of
+    `Lookahead`: the line search replaces it. The method and its sources stand at the top of
     ``numbelief/_solve/quasi_newton.py``.
 
     With x0 on a GPU, the points, gradients and state stay there. Its stream is the one that is

@@ -29,6 +29,7 @@ WINDOW = 50
 # After STILL iterations in which neither fun nor the gradient's norm changed a bit the run ends.
 STILL = 1000
 
+# Files name these: "goal" is the option target.
 _SETTINGS = (("maxiter", "i8"), ("gtol", "f8"), ("ftol", "f8"), ("xtol", "f8"), ("goal", "f8"))
 _FIGURES = (
     ("nit", "i8"), ("fun", "f8"), ("norm", "f8"), ("moved", "f8"), ("reach", "f8"), ("still", "i8"),

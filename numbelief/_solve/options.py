@@ -1,4 +1,4 @@
-"""What stands in ``options`` and ``method``: read, checked, and told apart."""
+"""``options`` and ``method``: read, checked, and told apart."""
 
 import difflib
 import math

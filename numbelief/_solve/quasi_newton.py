@@ -15,7 +15,7 @@ the rule adds; it follows the best length of the last step as its end points tel
 depends on the units of fun or x. The first step moves x by a tenth of its largest coordinate; from
 x = 0, as far as a straight line takes to fall from fun(0) to 0; and where fun(0) is 0 as well, to
 where the curvature at 0 says that the slope vanishes, which probes at ever better lengths tell
-(along a straight or concave way there is no such place: there, alone, the unit of x counts).
+(along a straight or concave way there is no such point: there, alone, the unit of x counts).
 Coordinates that a bound holds against the gradient stay.
 
 J. Nocedal, "Updating quasi-Newton matrices with limited storage", Math. Comp. 35, 1980; for the
@@ -61,7 +61,7 @@ FAINT = 1e-6
 FIRST = 0.1
 # Without a unit of length: PROBES probes, all but the last this near, in units of the one before.
 PROBES, NEAR = 3, 1e-4
-# In units of the last place of fun: below this, fun cannot tell and the slopes do.
+# In units of the last digit of fun: below this, fun cannot tell and the slopes do.
 ROUNDING = 20
 # A search that fails without pairs and slots shrinks the rate, FAILURES times.
 SHRINK, FAILURES = 1e-3, 5
@@ -91,7 +91,7 @@ class Memory(NamedTuple):
     Attributes
     ----------
     search : ndarray of shape (1,), of dtype RECORD
-        How the search stands.
+        The status of the search.
     base : ndarray of shape (2, n)
         The last accepted point, and its gradient.
     pairs : ndarray of shape (2 k, n)

@@ -105,7 +105,7 @@ def minimize_stochastic(
         average_from : float, default 0.5
             The share of all steps after which the average of the tail begins.
         patience : int, optional
-            Stop after so many epochs without a lower loss.
+            Stop after this many epochs without a lower loss.
         target : float, default -inf
             Stop when that loss is at most this.
         maxtime : float, default inf
