@@ -223,7 +223,8 @@ def minimize_stochastic(
     if interop.is_device_array(x0):
         from numbelief._gpu import stochastic as card
 
-        x, vectors, allowed = card.first_point(x0, feasible_set, bounds)
+        vectors, allowed = card.first_point(x0, feasible_set, bounds)
+        x = vectors.given
         batches, make = card.CardBatches(data, vectors), card.CardObjective
     else:
         x, allowed = first_point(x0, feasible_set, bounds)
@@ -768,7 +769,7 @@ class Training:
             self.kept["history"] = np.zeros((position["epoch"], 3))
             self._put_back(arrays)
             if not 0 <= position["batch"] < self.plan.count:
-                raise ValueError(f"there is no batch {place['batch']}")
+                raise ValueError(f"there is no batch {position['batch']}")
         for name, value in position.items():
             setattr(self, name, value)
         self.plan.order.entropy, self.objective.problem.nfev, self.objective.problem.njev = counts
