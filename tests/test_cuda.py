@@ -565,9 +565,8 @@ def test_the_current_stream_is_that_of_the_arrays_library(monkeypatch):
     for modules in ({}, {"torch": torch}, {"cupy": cupy}, {"torch": torch, "cupy": cupy}):
         for name in ("torch", "cupy"):
             monkeypatch.setitem(sys.modules, name, modules.get(name))
-        found = [
-            interop.handle_of(interop.current_stream(x.view(kind))) for kind in (Tensor, Array)
-        ]
+        arrays = x.view(Tensor), x.view(Array)
+        found = [interop.handle_of(interop.current_stream(array)) for array in arrays]
         assert found == [5 * ("torch" in modules), 7 * ("cupy" in modules)]
         assert interop.current_stream(x) == 0
 

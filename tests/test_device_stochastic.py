@@ -549,8 +549,7 @@ def test_ptx(capability, monkeypatch):
         assert not count(r"setp\.[lg][et]\.[su]32", text)
         assert not count(r"\b(div|rem)\.", text)
         assert f".u{8 * words.itemsize}" in text or f".b{8 * words.itemsize}" in text
-    assert ".f64" not in compiled(
-        launch.each_template, stochastic._follow_at, (F, F, np.float32(1))
-    )
+    following = F, F, np.float32(1)
+    assert ".f64" not in compiled(launch.each_template, stochastic._follow_at, following)
     for value in (None, F):
         compiled(stochastic._note, None, 1.0, value, T, T, 0)

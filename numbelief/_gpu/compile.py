@@ -7,7 +7,7 @@ import numba
 from numba import cuda
 from numba import types as nb
 
-from numbelief._compile import internals
+from numbelief._compile.internals import IN_PYTHON
 from numbelief._compile.template import adopt
 from numbelief._gpu import INSTALL
 
@@ -36,20 +36,6 @@ def load() -> Any:
 # ---- functions ---------------------------------------------------------------------------------
 
 
-def _larger(a, b):
-    """Python's max: CUDA's own drops a NaN."""
-    return b if b > a else a
-
-
-def _smaller(a, b):
-    """Python's min."""
-    return b if b < a else a
-
-
-def _flushed(value, tiny):
-    return value * 0 if abs(value) < tiny else value
-
-
 def device(function: Any) -> Any:
     """A plain function as others on the card may call it."""
     return cuda.jit(device=True)(function)
@@ -57,7 +43,8 @@ def device(function: Any) -> Any:
 
 @functools.cache
 def _builtins() -> dict[str, Any]:
-    return {"max": device(_larger), "min": device(_smaller)}
+    # As in Python: CUDA's own drop a NaN.
+    return {"max": device(IN_PYTHON["larger"]), "min": device(IN_PYTHON["smaller"])}
 
 
 @functools.cache
@@ -66,8 +53,8 @@ def _names() -> dict[str, Any]:
     builtins = _builtins()
     names = {**builtins, "larger": builtins["max"], "smaller": builtins["min"]}
     if SIMULATED:
-        return internals.IN_PYTHON | names
-    return names | {"flushed": device(_flushed)}
+        return IN_PYTHON | names
+    return names | {"flushed": device(IN_PYTHON["flushed"])}
 
 
 def for_card(function: Any, **names: Any) -> Any:
