@@ -75,7 +75,7 @@ def refusing_damage(path: Path) -> Iterator[None]:
 
 
 def check_like(name: str, saved: Any, mine: Any, rows: int | None = None) -> None:
-    """Refuse an array of a file that is not like the one here, or has fewer than so many rows."""
+    """Refuse an array of a file that is not like the one here, or has fewer than ``rows`` rows."""
     shape = tuple(mine.shape) if rows is None else (max(rows, len(saved)), *mine.shape[1:])
     if saved.dtype != mine.dtype or saved.shape != shape:
         raise ValueError(f"{name} is {saved.dtype}{saved.shape}, {mine.dtype}{shape} expected")

@@ -412,7 +412,7 @@ class Optimizer:
 
 
 def _vectors_of(x: Any, target: str, stream: Any) -> Vectors:
-    """The place that x lies in; it has to be the target."""
+    """The memory that x lies in; it has to be the target's."""
     if target == "cuda" or interop.is_device_array(x):
         if target not in ("auto", "cuda"):
             raise ValueError(f"target must be auto or cuda for x on a GPU, got {target!r}")

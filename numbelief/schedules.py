@@ -401,6 +401,6 @@ def plot(schedule: Any, steps: int, *, ax: Any = None) -> Any:
     >>> schedules.plot(shown, 100).get_ylabel()  # doctest: +SKIP
     'learning rate'
     """
-    from numbelief import plotting  # here, because it stands on a higher floor
+    from numbelief import plotting  # it imports this module
 
     return plotting.rates(schedule, steps, ax)

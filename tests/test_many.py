@@ -24,7 +24,7 @@ from numbelief import (
     schedules,
 )
 from numbelief._objective import compiled
-from numbelief._solve import many
+from numbelief._solve import host_rows
 
 RANDOM = np.random.default_rng(3)
 STARTS = RANDOM.normal(size=(23, 4))
@@ -400,14 +400,14 @@ def test_an_exception_ends_the_other_rows():
     assert caught.value.__notes__ == ["in row 1 of X0"]
 
 
-@pytest.mark.parametrize("where", [(compiled, "Objective"), (many, "compile_rows")])
+@pytest.mark.parametrize("where", [(compiled, "Objective"), (host_rows, "compile_searched_rows")])
 def test_ctrl_c_while_it_compiles(where, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(*where, interrupted)
-    if where[0] is many:
-        monkeypatch.setattr(*where, lambda kind, region: interrupted)
+    if where[0] is host_rows:
+        monkeypatch.setattr(*where, lambda search: interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         minimize_many(rosen, STARTS, jac="inplace")
     assert set(caught.value.intermediate_result.status) == {-1}

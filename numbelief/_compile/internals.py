@@ -46,7 +46,7 @@ class _SharingCopies:
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _InlineOurs(InlineInlinables):
+class _InlineOurs(InlineInlinables):  # type: ignore[misc]
     _name = "numbelief_inline"
 
     def run_pass(self, state: Any) -> Any:
@@ -58,7 +58,7 @@ class _InlineOurs(InlineInlinables):
             inline_closurecall.copy = theirs
 
 
-class Compiler(CompilerBase):
+class Compiler(CompilerBase):  # type: ignore[misc]
     """Numba's compiler, faster at functions that become part of those that call them."""
 
     def define_pipelines(self) -> list[Any]:
@@ -501,7 +501,7 @@ def pick_rows(typingctx, args, row):
 
 def row_type(kind: Any) -> Any:
     """What `pick_rows` makes of an argument of this type."""
-    if not getattr(getattr(kind, "instance_class", None), "has_rows", False):
+    if not hasattr(getattr(kind, "instance_class", None), "has_rows"):
         return kind
     return kind[0].dtype if kind[0].ndim == 1 else kind[0].copy(ndim=kind[0].ndim - 1)
 

@@ -38,7 +38,7 @@ def jit(function: Any, *, cache: bool = True, allocates: bool = True, **options:
     if cache:
         try:
             return cache_by_name(numba.njit(cache=True, **options)(whole))
-        except RuntimeError:  # no writable place for the cache
+        except RuntimeError:  # no folder for the cache can be written
             pass
     return numba.njit(**options)(whole)
 
@@ -69,7 +69,7 @@ def compile_c(function: Any, signature: Any, *, cache: bool = True, allocates: b
     if cache:
         try:
             return c_function(whole, signature, cache=True, **options)
-        except RuntimeError:  # no writable place for the cache
+        except RuntimeError:  # no folder for the cache can be written
             pass
     return c_function(whole, signature, cache=False, **options)
 

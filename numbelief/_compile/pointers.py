@@ -10,13 +10,20 @@ further addresses.
 
 import ctypes
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numba import types as nb
 
-from numbelief._compile.internals import load, pointer, size_of, store, without_refcounts
+from numbelief._compile.internals import (
+    address_of_compiled,
+    load,
+    pointer,
+    size_of,
+    store,
+    without_refcounts,
+)
 from numbelief._compile.jit import compile_c, jit, key_of
 from numbelief._compile.template import named
 
@@ -44,6 +51,31 @@ def loaded(address, kind):
 
 def _store(address, values):
     store(address, without_refcounts(values))
+
+
+class Addressed(NamedTuple):
+    """A compiled function for code that calls it by address, and is not compiled together with it.
+
+    Code that Numba links to a function is optimized together with it, over and over again. The call
+    itself is `numbelief._compile.internals.call_compiled`, which costs 2 to 5 ns.
+
+    Attributes
+    ----------
+    address : int
+    kind : numba type
+        Of the function.
+    """
+
+    address: int
+    kind: Any
+
+
+def addressed(compiled: Any, *arguments: Any) -> Addressed:
+    """What `numbelief._compile.jit.jit` made, compiled for the types of some arguments."""
+    kinds = tuple(map(numba.typeof, arguments))
+    compiled.compile(kinds)
+    overload = compiled.overloads[kinds]
+    return Addressed(address_of_compiled(overload), nb.FunctionType(overload.signature))
 
 
 class Stored:

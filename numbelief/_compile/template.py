@@ -72,7 +72,7 @@ def adopt(function: Any, compile: Callable[[Any], Any], **names: Any) -> Any:
     compile : callable
         Makes of a plain function one that compiled code may call.
     **names
-        What takes the place of globals of these names, in all of the functions: how a target
+        What replaces globals of these names, in all of the functions: how a target
         replaces what it does in another way.
     """
     adopted: dict[Any, Any] = {}

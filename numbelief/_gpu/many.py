@@ -75,8 +75,9 @@ class CardRows:
         status, steps = self._advance(1), 1
         while (status == RUNNING).any() and session.seconds_left > 0:
             steps = session.steps
-            with session.pacing(lambda steps=steps: steps):  # type: ignore[misc]
-                status = self._advance(steps)
+            session.begin_steps()
+            status = self._advance(steps)
+            session.end_steps(steps)
 
     def _advance(self, steps: int) -> NDArray[np.int64]:
         """Take at most ``steps`` steps of each row; return the rows' status."""

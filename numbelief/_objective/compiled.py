@@ -57,7 +57,8 @@ class PerRow(NamedTuple):
 
     data: Any
 
-    has_rows = True  # for `numbelief._compile.internals.pick_rows`
+    def has_rows(self) -> None:
+        """By this name `numbelief._compile.internals.pick_rows` knows it."""
 
 
 class Form(enum.Enum):
@@ -178,7 +179,7 @@ def separate_template(fresh, opened, FUN_TYPE, JAC_TYPE):
     return separate
 
 
-_TEMPLATES = {
+_TEMPLATES: dict[Form, Any] = {
     Form.INPLACE: inplace_template,
     Form.TOGETHER: together_template,
     Form.SEPARATE: separate_template,

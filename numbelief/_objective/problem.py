@@ -13,7 +13,7 @@ from numbelief._objective.differences import SCHEMES, Differences, difference_st
 from numbelief.checks import as_gradient, as_scalar
 from numbelief.sets import Box, FeasibleSet
 
-# A compiled function that writes past its array is caught if it stays within so many numbers, as
+# A compiled function that writes past its array is caught if it stays within _MARGIN numbers, as
 # one for many times as many variables does. The margins hold a number that none is added to unseen.
 _MARGIN, _MARK = 4096, 0.7310585786300049
 

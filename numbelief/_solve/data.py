@@ -17,9 +17,9 @@ from numbelief._compile.template import named
 from numbelief.checks import as_array, as_reals
 
 # Pages of a memory-mapped file count as memory of the process until they are given back to the
-# system. A map of so many bytes may stay.
+# system. A map of _KEPT bytes may stay.
 _KEPT = 1 << 28
-# Of larger ones, they are given back after so many rows: to read one may map a huge page, of 2 MB.
+# Of larger ones, they are given back every _STRETCH rows: to read one may map a huge page, of 2 MB.
 _STRETCH = _KEPT >> 21
 # So many rows stand for all of them in a fingerprint.
 _SAMPLE = 64
@@ -47,7 +47,7 @@ class Order:
         self, rows: int, seed: Any, shuffle: bool, replacement: bool, weights: Any
     ) -> None:
         for name, value in (("shuffle", shuffle), ("replacement", replacement)):
-            if not isinstance(value, (bool, np.bool)):
+            if not isinstance(value, (bool, np.bool_)):
                 raise TypeError(f"{name} must be True or False, got {value!r}")
         if not shuffle and (replacement or weights is not None):
             what = "replacement=True" if replacement else "weights"
@@ -139,7 +139,7 @@ class Batches:
     rows : int
         The leading length.
     pieces : ndarray of shape (parts, 7) or None
-        For machine code: where each part's rows lie, how far apart, where they go, and how long
+        For compiled code: where each part's rows lie, how far apart, where they go, and how long
         they are; start and length of the map that they lie in, or 0; and how many of them were read
         since its pages were given back. None where a part is not made of rows of adjacent bytes; of
         no parts where a batch is all rows.
@@ -161,7 +161,7 @@ class Batches:
         return tuple(map(_whole, self._parts))
 
     def begin(self, size: int | None) -> None:
-        """Get ready for batches of so many rows, or for one that is always all of them (None)."""
+        """Get ready for batches of ``size`` rows, or for one that is always all of them (None)."""
         self._whole = self._buffers = self.pieces = None
         if size is None:
             self._whole = self.whole()
@@ -229,7 +229,7 @@ class Batches:
 
 
 def sample_of(rows: int) -> NDArray[np.int64]:
-    """The rows that stand for all of so many in a fingerprint."""
+    """The rows that stand for all ``rows`` in a fingerprint."""
     return np.unique(np.linspace(0, rows - 1, _SAMPLE).astype(np.int64))
 
 
@@ -314,8 +314,8 @@ def _picked(part: Any, rows: NDArray[np.int64]) -> Any:
     return picked
 
 
-def _are_wrong(batch: Any, count: int) -> NDArray[np.bool]:
-    """Which of so many rows hold a number that is not finite."""
+def _are_wrong(batch: Any, count: int) -> NDArray[np.bool_]:
+    """Which of ``count`` rows hold a number that is not finite."""
     wrong = np.zeros(count, bool)
     if scipy.sparse.issparse(batch):
         owner = np.repeat(np.arange(count), np.diff(batch.indptr))
@@ -360,7 +360,7 @@ def _extent(mapped: mmap.mmap | None) -> tuple[int, int]:
 
 
 def _is_plain(part: NDArray[Any]) -> bool:
-    """Whether the bytes of each row are adjacent, as machine code copies them."""
+    """Whether the bytes of each row are adjacent, as compiled code copies them."""
     return part.dtype.isnative and part[:1].flags.c_contiguous
 
 

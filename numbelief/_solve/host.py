@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numba
 import numpy as np
@@ -12,7 +12,7 @@ from numbelief import _checkpoint as checkpoint
 from numbelief._compile.pointers import Stored
 from numbelief._objective import compiled
 from numbelief._objective.problem import Problem
-from numbelief._solve.loop import bind_run, bind_search, compile_run, compile_search
+from numbelief._solve.loop import Search, bind_run, bind_search, compile_run, compile_search
 from numbelief._solve.observe import (
     AVERAGE,
     BEST,
@@ -111,17 +111,19 @@ class HostLoop:
         """Take a step for each rate, unless the run ends; return its status."""
         self._make_room(rates.size)
         problem, parallel = self._problem, self._optimizer.runs_parallel()
+        taken: Any
         if problem.compiled is None:
-            taken = self._taken(parallel) if not self._automatic else None
+            taken = None if self._automatic else self._optimizer.step_options
             return int(self._loop_in_python(*self._arguments(rates, taken), ()))
-        region = self._optimizer.region
         if self._automatic:
-            loop = compile_search(region, parallel=parallel)
+            search, taken = self.search(parallel)
+            loop = search.loop
         else:
-            loop = compile_run(self._optimizer.kind, region, parallel=parallel)
+            opt = self._optimizer
+            loop, taken = compile_run(opt.kind, opt.region, parallel=parallel), opt.step_options
         call, _alive = problem.compiled.call(self.x.size)
         try:
-            return int(loop(*self._arguments(rates, self._taken(parallel)), call))
+            return int(loop(*self._arguments(rates, taken), call))
         except compiled.Raised:  # called from Python, it says of which length
             problem.evaluate(self.x, self.g)
             raise
@@ -132,10 +134,6 @@ class HostLoop:
     def _arguments(self, rates: NDArray[np.float64], taken: Any) -> tuple[Any, ...]:
         memory = (self.memory,) if self._automatic else ()
         return (rates, self.x, self.g, self._optimizer.step_state, taken, self.watch, *memory)
-
-    def _taken(self, parallel: bool) -> Any:
-        """What the loop takes steps with: the options, or the step itself at an address."""
-        return self.stepper(parallel) if self._automatic else self._optimizer.step_options
 
     @functools.cached_property
     def _stored(self) -> tuple[Stored, NDArray[np.float64]]:
@@ -148,6 +146,16 @@ class HostLoop:
         number = numba.from_dtype(self.x.dtype)
         step = compile_at_address(self._optimizer.kind, stored.kind, number, parallel=parallel)
         return Stepper(step.address, stored.address, rate)
+
+    def search(self, parallel: bool = False) -> tuple[Search, Stepper]:
+        """The compiled search, and its stepper; ``watch`` learns what observes points."""
+        stepper = self.stepper(parallel)
+        search = compile_search(
+            self.x, self._optimizer.step_state, stepper, self.watch, self.memory, parallel=parallel
+        )
+        self.watch = self.watch._replace(observe=search.observe.address)
+        addresses = (each.address for each in (search.propose, search.judge, search.whole))
+        return search, Stepper(*stepper[:3], *addresses)
 
     @functools.cached_property
     def _loop_in_python(self) -> Any:
@@ -199,8 +207,10 @@ class HostLoop:
     # ---- files
 
     #: What a file calls the fields of `Watch`.
-    _NAMES = {"recent": "recent", "best": "best", "average": "average", "previous": "previous",
-              "history": "history", "points": "allvecs"}  # fmt: skip
+    _NAMES: ClassVar[dict[str, str]] = {
+        **{name: name for name in ("recent", "best", "average", "previous", "history")},
+        "points": "allvecs",
+    }
 
     def wanted(self) -> list[str]:
         """The names of what is kept."""
@@ -221,9 +231,8 @@ class HostLoop:
             least = rows if name in ("history", "allvecs") else None
             checkpoint.check_like(name, arrays[name], kept[name], least)
             kept[name] = arrays[name]
-        self.watch = self.watch._replace(
-            **{ours: kept[theirs] for ours, theirs in self._NAMES.items()}
-        )
+        fields: dict[str, Any] = {ours: kept[theirs] for ours, theirs in self._NAMES.items()}
+        self.watch = self.watch._replace(**fields)
         if self._automatic:
             self.memory = Memory(*(kept[name] for name in Memory._fields))
         checkpoint.check_like("g", arrays["g"], self.g)

@@ -29,6 +29,7 @@ WINDOW = 50
 # After STILL iterations in which neither fun nor the gradient's norm changed a bit the run ends.
 STILL = 1000
 
+# Files name these: "goal" is the option target.
 _SETTINGS = (("maxiter", "i8"), ("gtol", "f8"), ("ftol", "f8"), ("xtol", "f8"), ("goal", "f8"))
 _FIGURES = (
     ("nit", "i8"), ("fun", "f8"), ("norm", "f8"), ("moved", "f8"), ("reach", "f8"), ("still", "i8"),
@@ -61,6 +62,8 @@ class Watch(NamedTuple):
         Each point.
     region : Region
         Where they may lie.
+    observe : int
+        Address of what observes them, for compiled loops around an automatic rate.
     """
 
     control: Any
@@ -71,6 +74,7 @@ class Watch(NamedTuple):
     history: Any
     points: Any
     region: Any
+    observe: int = 0
 
 
 def new_control(
@@ -102,7 +106,7 @@ def projected_gradient(x, g, lower, upper, i):
 
 
 def _norm_template(BOUNDED):
-    """The largest magnitude in the projected gradient between lo and hi; inf if one is not finite."""
+    """The largest magnitude in the projected gradient between lo and hi; inf where it is not finite."""
 
     def norm_of_block(x, g, lower, upper, lo, hi):
         g = window(g, lo, hi)
@@ -121,8 +125,14 @@ def _norm_template(BOUNDED):
     return norm_of_block
 
 
-def _move_of_block(x, previous):
+def _largest_of_block(x, lo, hi):
+    """The largest magnitude between lo and hi."""
+    return largest(window(x, lo, hi))
+
+
+def _move_of_block(x, previous, lo, hi):
     """The largest change of a coordinate since the last point, and remember this point."""
+    x, previous = window(x, lo, hi), window(previous, lo, hi)
     top = bits_of(x.dtype.type(0))
     for i in range(x.size):
         bits = bits_of(x[i] - previous[i])
@@ -204,7 +214,7 @@ def verdict_of(control):
     return RUNNING
 
 
-def observe_template(norm_of_block, PROJECTED):
+def observe_template(norm_of_block, largest_of_block, move_of_block, PROJECTED):
     """Look at a newly evaluated point: keep what is to be kept of it, and return the run's status.
 
     The norm is that of the projected gradient, as in L-BFGS-B.
@@ -212,7 +222,7 @@ def observe_template(norm_of_block, PROJECTED):
 
     def observe(fun, rate, x, g, watch):
         # A named tuple does not get into a parallel loop.
-        control, recent, best, average, previous, history, points, region = watch
+        control, recent, best, average, previous, history, points, region, _ = watch
         lower, upper = region.lower, region.upper
         now = control[0]
         blocks = (x.size + BLOCK - 1) // BLOCK
@@ -244,8 +254,8 @@ def observe_template(norm_of_block, PROJECTED):
             for b in prange(blocks):
                 lo = b * BLOCK
                 hi = smaller(x.size, lo + BLOCK)
-                reach = max(reach, largest(window(x, lo, hi)))
-                moved = max(moved, _move_of_block(window(x, lo, hi), window(previous, lo, hi)))
+                reach = max(reach, largest_of_block(x, lo, hi))
+                moved = max(moved, move_of_block(x, previous, lo, hi))
             now.moved = moved
             now.reach = reach
         return conclude(control, recent)
@@ -275,10 +285,17 @@ def review(figures, rates, control, recent, history):
 # ---- compilation -------------------------------------------------------------------------------
 
 
-def bind_observe(region: Region, key: str | None = None) -> Any:
+def bind_observe(region: Region, key: str | None = None, *, parallel: bool = False) -> Any:
     """`observe` for a kind of region, as plain Python."""
     norm = bind(_norm_template, BOUNDED=region.lower is not None)
-    return bind(observe_template, key, norm_of_block=norm, PROJECTED=region.projection is not None)
+    blocks = {
+        "norm_of_block": norm,
+        "largest_of_block": _largest_of_block,
+        "move_of_block": _move_of_block,
+    }
+    if parallel:  # Numba finds the maxima of a parallel loop around calls only
+        blocks = {name: part(block, allocates=False) for name, block in blocks.items()}
+    return bind(observe_template, key, PROJECTED=region.projection is not None, **blocks)
 
 
 def compile_observe(region: Region, *, parallel: bool, nogil: bool) -> Any:
@@ -294,13 +311,15 @@ def kind_of_region(region: Region) -> Region:
 @functools.cache
 def _compile_observe(kind: Region, parallel: bool, nogil: bool) -> Any:
     key = f"{parallel:d}{nogil:d}_{key_of(kind)}"
-    return jit(bind_observe(kind, key), parallel=parallel, nogil=nogil, allocates=parallel)
+    observe = bind_observe(kind, key, parallel=parallel)
+    return jit(observe, parallel=parallel, nogil=nogil, allocates=parallel)
 
 
 @functools.cache
 def observe_part(kind: Region, parallel: bool) -> Any:
     """`observe` for compiled loops, with or without threads."""
-    return part(bind_observe(kind), parallel=True) if parallel else bind_observe(kind)
+    observe = bind_observe(kind, parallel=parallel)
+    return part(observe, parallel=True) if parallel else observe
 
 
 @functools.cache

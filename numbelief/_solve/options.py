@@ -1,4 +1,4 @@
-"""What stands in ``options`` and ``method``: read, checked, and told apart."""
+"""``options`` and ``method``: read, checked, and told apart."""
 
 import difflib
 import math
@@ -45,7 +45,7 @@ class _Shared:
         if self.checkpoint is not None:
             path = checkpoint.as_path("checkpoint", self.checkpoint, writable=True)
             object.__setattr__(self, "checkpoint", path)
-        if isinstance(self.resume, (bool, np.bool)):
+        if isinstance(self.resume, (bool, np.bool_)):
             object.__setattr__(self, "resume", bool(self.resume))
         else:
             object.__setattr__(self, "resume", checkpoint.as_path("resume", self.resume))

@@ -15,7 +15,7 @@ the rule adds; it follows the best length of the last step as its end points tel
 depends on the units of fun or x. The first step moves x by a tenth of its largest coordinate; from
 x = 0, as far as a straight line takes to fall from fun(0) to 0; and where fun(0) is 0 as well, to
 where the curvature at 0 says that the slope vanishes, which probes at ever better lengths tell
-(along a straight or concave way there is no such place: there, alone, the unit of x counts).
+(along a straight or concave way there is no such point: there, alone, the unit of x counts).
 Coordinates that a bound holds against the gradient stay.
 
 J. Nocedal, "Updating quasi-Newton matrices with limited storage", Math. Comp. 35, 1980; for the
@@ -39,7 +39,7 @@ from numbelief._compile.arrays import (
     largest,
 )
 from numbelief._compile.internals import call_c, eps_of, larger, row, smaller, tiny_of
-from numbelief._compile.jit import jit, key_of
+from numbelief._compile.jit import jit, key_of, part
 from numbelief._compile.template import bind
 from numbelief._step.template import project
 
@@ -59,9 +59,9 @@ STALE = 0.1
 FAINT = 1e-6
 # The first step moves no coordinate by more than this share of the largest.
 FIRST = 0.1
-# Without a unit of length: PROBES probes, all except the last this near, in units of the one before.
+# Without a unit of length: PROBES probes, all but the last this near, in units of the one before.
 PROBES, NEAR = 3, 1e-4
-# In units of the last place of fun: below this, fun cannot tell and the slopes do.
+# In units of the last digit of fun: below this, fun cannot tell and the slopes do.
 ROUNDING = 20
 # A search that fails without pairs and slots shrinks the rate, FAILURES times.
 SHRINK, FAILURES = 1e-3, 5
@@ -91,7 +91,7 @@ class Memory(NamedTuple):
     Attributes
     ----------
     search : ndarray of shape (1,), of dtype RECORD
-        How the search stands.
+        The status of the search.
     base : ndarray of shape (2, n)
         The last accepted point, and its gradient.
     pairs : ndarray of shape (2 k, n)
@@ -116,11 +116,16 @@ class Stepper(NamedTuple):
         Of a C function, see `numbelief._step.compiled.compile_at_address`.
     rate : ndarray of shape (1,), float64
         Gets the learning rate of the step.
+    propose, judge, search : int
+        Addresses of the parts of the method and of the loop around them, for compiled loops.
     """
 
     address: int
     data: int
     rate: Any
+    propose: int = 0
+    judge: int = 0
+    search: int = 0
 
 
 def new_memory(x: NDArray[Any], *, on: bool, scaled: bool, pairs: int = PAIRS) -> Memory:
@@ -250,7 +255,7 @@ def _differ(a, b):
     return False
 
 
-def measure_template(dot):
+def measure_template(dot, largest):
     """The slope along a direction, the steepest coordinate, and whether x is away from x0."""
 
     def measure(direction, x, g, x0):
@@ -345,7 +350,7 @@ def _begin_anew(state, search):
     return now.failures <= FAILURES
 
 
-def start_template(take_step, scale, length_of_move):
+def start_template(take_step, scale, length_of_move, copy, largest):
     """Find the first rate: a first step of the rule tells what a rate does."""
 
     def start(stepper, fun, x, g, state, region, memory):
@@ -371,7 +376,7 @@ def start_template(take_step, scale, length_of_move):
     return start
 
 
-def propose_template(start, prepare, take_step, aim):
+def propose_template(start, prepare, take_step, aim, copy):
     """Put the first trial of a step into x, or return False where no way leads down.
 
     At the first call x, g and fun are those of the first point.
@@ -401,7 +406,7 @@ def propose_template(start, prepare, take_step, aim):
 def judge_template(measure, go, accept, dot, PROJECTED):
     """Look at a trial: accept it, put a shorter one into x, or give its direction up."""
 
-    def judge(fun, x, g, state, region, memory):
+    def judge(stepper, fun, x, g, state, region, memory):
         now, pairs, base = memory.search[0], memory.pairs, memory.base
         count = len(pairs) // 2
         position = now.pairs % count
@@ -483,22 +488,28 @@ def bind_method(vectors: dict[str, Any], *, projected: bool) -> dict[str, Any]:
     Parameters
     ----------
     vectors : dict of str to function
-        `at_each_coordinate`, as loops; ``dot``, ``deflect``, ``measure``, ``length_of_move`` and
-        ``take_step``.
+        `at_each_coordinate`, as loops; ``copy``, ``largest``, ``dot``, ``deflect``, ``measure``,
+        ``length_of_move`` and ``take_step``.
     projected : bool
         Whether x lies in a set other than a box.
     """
-    names = ("free", "deflect", "scale")
-    prepare = bind(prepare_template, **{name: vectors[name] for name in names})
-    names = ("subtract", "deflect", "start_from", "difference", "dot")
-    aim = bind(aim_template, PROJECTED=projected, **{name: vectors[name] for name in names})
-    names = ("take_step", "scale", "length_of_move")
-    start = bind(start_template, **{name: vectors[name] for name in names})
-    names = ("measure", "go", "accept", "dot")
-    take = vectors["take_step"]
+
+    def some(*names: str) -> dict[str, Any]:
+        return {name: vectors[name] for name in names}
+
+    aims = some("subtract", "deflect", "start_from", "difference", "dot")
+    steps = {
+        "prepare": bind(prepare_template, **some("free", "deflect", "scale")),
+        "aim": bind(aim_template, PROJECTED=projected, **aims),
+        "start": bind(
+            start_template, **some("take_step", "scale", "length_of_move", "copy", "largest")
+        ),
+        **some("take_step", "copy"),
+    }
+    judges = some("measure", "go", "accept", "dot")
     return {
-        "propose": bind(propose_template, start=start, prepare=prepare, take_step=take, aim=aim),
-        "judge": bind(judge_template, PROJECTED=projected, **{n: vectors[n] for n in names}),
+        "propose": bind(propose_template, **steps),
+        "judge": bind(judge_template, PROJECTED=projected, **judges),
     }
 
 
@@ -546,14 +557,17 @@ def loop_over(at: Any) -> Any:
 @functools.cache
 def compile_method(*, parallel: bool, bounded: bool, projected: bool, nogil: bool) -> Any:
     """`propose` and `judge` for the CPU: once for each dtype and kind of region, for all rules."""
-    # Only the sums are parallel. Compiled in parallel, Numba drops the others' writes to windows: it
-    # does not know that a window is part of an array.
+    # Only the sums are parallel. Compiled in parallel, Numba drops the others' writes to windows:
+    # it does not know that a window is part of an array.
     dot = compile_dot(parallel=parallel)
     add_multiple = compile_add_multiple(parallel=parallel)
+    top = part(largest, allocates=False)
     vectors = {
         "dot": dot,
         "deflect": bind(deflect_template, dot=dot, add_multiple=add_multiple),
-        "measure": bind(measure_template, dot=dot),
+        "measure": bind(measure_template, dot=dot, largest=top),
+        "copy": part(copy, allocates=False),
+        "largest": top,
         "length_of_move": bind(length_template, PROJECTED=projected),
         "take_step": take_step,
         **{name: loop_over(at) for name, at in at_each_coordinate(bounded=bounded).items()},

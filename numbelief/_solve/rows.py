@@ -9,7 +9,13 @@ from numbelief._compile.internals import fetch_and_add, row, window
 from numbelief._compile.jit import jit, key_of, part
 from numbelief._compile.template import bind
 from numbelief._objective.compiled import CALLS, ROW, evaluate
-from numbelief._solve.loop import first_template, compile_search, run_for_address
+from numbelief._solve.loop import (
+    Search,
+    first_template,
+    observe_at_address_template,
+    run_for_address,
+    search_at_address_template,
+)
 from numbelief._solve.observe import (
     AVERAGE,
     BEST,
@@ -20,8 +26,8 @@ from numbelief._solve.observe import (
     observe_part,
     which_point,
 )
-from numbelief._step.state import Region
 from numbelief._step.kind import Kind
+from numbelief._step.state import Region
 
 # For this many steps the rates of many rows are tabulated at first.
 CHUNK = 1024
@@ -154,22 +160,28 @@ def _run_template(run):
     return advance
 
 
-def compile_rows(kind: Kind | None, region: Region) -> Any:
-    """Compile `solve_rows` for objectives at addresses; None: with the automatic rate."""
+def compile_rows(kind: Kind, region: Region) -> Any:
+    """Compile `solve_rows` for objectives at addresses."""
     return _compile_rows(kind, kind_of_region(region))
 
 
 @functools.cache
-def _compile_rows(kind: Kind | None, region: Region) -> Any:
-    rule_key = "search" if kind is None else kind.key
-    key = rule_key and f"{rule_key}_{key_of(region)}"
-    if kind is None:
-        advance = compile_search(region, parallel=False)
-    else:
-        advance = bind(
-            _run_template, run=part(run_for_address(kind, region, parallel=False), allocates=False)
-        )
-    first = bind(first_template, evaluate=evaluate, observe=observe_part(region, parallel=False))
+def _compile_rows(kind: Kind, region: Region) -> Any:
+    key = kind.key and f"{kind.key}_{key_of(region)}"
+    run = part(run_for_address(kind, region, parallel=False), allocates=False)
+    return _compile(key, observe_part(region, parallel=False), bind(_run_template, run=run))
+
+
+@functools.cache
+def compile_searched_rows(search: Search) -> Any:
+    """Compile `solve_rows` with the automatic rate, around a search at an address."""
+    observe = bind(observe_at_address_template, OBSERVE=search.observe.kind)
+    advance = bind(search_at_address_template, SEARCH=search.whole.kind)
+    return _compile(key_of(search.observe.kind, search.whole.kind), observe, advance)
+
+
+def _compile(key: str | None, observe: Any, advance: Any) -> Any:
+    first = bind(first_template, evaluate=evaluate, observe=observe)
     solve = bind(
         solve_template,
         key,

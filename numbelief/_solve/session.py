@@ -1,9 +1,9 @@
-"""What every driver does around its steps: pace, callback, progress, and a result on an exception."""
+"""What every driver does around its steps: pace, callback, progress, result on an exception."""
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
@@ -90,6 +90,7 @@ class Session:
         self._maxtime = maxtime
         self.bar: Any = None
         self.steps = 1
+        self._started = self._began
 
     @property
     def timed(self) -> bool:
@@ -101,28 +102,21 @@ class Session:
         """Until the time is over."""
         return self._maxtime - (time.perf_counter() - self._began)
 
-    @contextlib.contextmanager
-    def running(self, result: Callable[[], Any]) -> Iterator[None]:
-        """Show the bar meanwhile; an exception carries the result so far."""
-        try:
-            self.bar = progress_bar(*self._bar)
-            yield
-        except BaseException as error:
-            with contextlib.suppress(Exception):  # nothing may hide the user's own exception
-                so_far = result()
-                if so_far is not None:
-                    error.intermediate_result = so_far  # type: ignore[attr-defined]
-            raise
-        finally:
-            if self.bar is not None:
-                self.bar.close()
+    def running(self, result: Callable[[], Any]) -> "_Running":
+        """Show the bar meanwhile; an exception carries the result so far, if there is one."""
+        return _Running(self, result)
 
-    @contextlib.contextmanager
-    def pacing(self, taken: Callable[[], int]) -> Iterator[None]:
-        """Time some steps, of which ``taken()`` tells the number; choose the next number of them."""
-        started = time.perf_counter()
-        yield
-        per_step = (time.perf_counter() - started) / max(taken(), 1)
+    def open(self) -> None:
+        """Show the bar, if there shall be one."""
+        self.bar = progress_bar(*self._bar)
+
+    def begin_steps(self) -> None:
+        """Look at the clock before some steps."""
+        self._started = time.perf_counter()
+
+    def end_steps(self, taken: int) -> None:
+        """Look at it after them, and choose the next number of steps."""
+        per_step = (time.perf_counter() - self._started) / max(taken, 1)
         self.steps = max(1, min(16 * self.steps, int(LOOK_EVERY_S / max(per_step, 1e-9))))
 
     def show(self, done: int, **figures: str) -> None:
@@ -132,3 +126,22 @@ class Session:
         self.bar.update(done - self.bar.n)
         if figures:
             self.bar.set_postfix(**figures, refresh=False)
+
+
+class _Running:
+    """What `Session.running` returns. No generator, which would write to the user's exception."""
+
+    def __init__(self, session: Session, result: Callable[[], Any]) -> None:
+        self._session, self._result = session, result
+
+    def __enter__(self) -> None:
+        self._session.open()
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is not None:
+            with contextlib.suppress(Exception):  # nothing may hide the user's own exception
+                so_far = self._result()
+                if so_far is not None:
+                    error.intermediate_result = so_far  # type: ignore[attr-defined]
+        if self._session.bar is not None:
+            self._session.bar.close()

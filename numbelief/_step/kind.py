@@ -50,7 +50,7 @@ class Kind(NamedTuple):
     @property
     def key(self) -> str | None:
         """What names its kernels on disk; None if that cannot be told, as for some users' rules."""
-        key = rule_key(self.rule)  # type: ignore[arg-type]
+        key = rule_key(self.rule)
         if key is None:
             return None
         return "_".join((self.rule.__name__, str(self.slots), *self.options, key))

@@ -15,11 +15,11 @@ from numba import prange
 
 from numbelief._compile.arrays import BLOCK, clip_to_bounds, fill
 from numbelief._compile.internals import (
-    flushed,
     address_of,
     array_at,
     call_c,
     cast,
+    flushed,
     larger,
     row,
     smaller,

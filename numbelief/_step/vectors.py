@@ -1,6 +1,6 @@
 """Where arrays live: the seam that drivers see in place of a CPU or a GPU.
 
-`Vectors` is what a place for arrays offers; `HostVectors` is the memory of this process, and
+`Vectors` is what memory for arrays offers; `HostVectors` is that of this process, and
 `numbelief._gpu.vectors.CardVectors` that of a GPU.
 """
 

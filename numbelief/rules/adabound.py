@@ -1,7 +1,7 @@
 """AdaBound and AMSBound: Adam between bounds on the rate."""
 
 from dataclasses import dataclass
-from math import inf, sqrt
+from math import sqrt
 from typing import ClassVar
 
 from numbelief.rules.base import Rule
