@@ -17,8 +17,8 @@ from numbelief._gpu.rows import Rows, check_form
 from numbelief._gpu.vectors import CardVectors, duplicate
 from numbelief._objective.compiled import PerRow
 from numbelief._solve import observe
-from numbelief._solve.many import result_of
-from numbelief._solve.minimize import Minimization
+from numbelief._solve.host_rows import result_of
+from numbelief._solve.minimization import Minimization
 from numbelief._solve.observe import RUNNING
 from numbelief._solve.options import Options
 from numbelief._solve.rows import Outcome
@@ -85,7 +85,7 @@ class CardRows:
         steps = min(steps, max(self._settings.maxiter - int(clock["t"][0]), 1))
         status = self._rows.advance(self._run.rates(steps))
         clock["t"] += steps
-        self._session.show(np.count_nonzero(status != RUNNING))
+        self._session.show(int(np.count_nonzero(status != RUNNING)))
         return status
 
     def result(self, *, ended: bool = False) -> OptimizeResult | None:

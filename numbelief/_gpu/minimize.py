@@ -20,7 +20,8 @@ from numbelief._gpu.search import Search
 from numbelief._gpu.vectors import CardVectors, duplicate
 from numbelief._solve import observe
 from numbelief._solve.loop import run_template
-from numbelief._solve.minimize import OUTSIDE, Minimization
+from numbelief._solve.minimization import Minimization
+from numbelief._solve.minimize import OUTSIDE
 from numbelief._solve.observe import RUNNING
 from numbelief._solve.options import Options
 from numbelief.optimizer import Optimizer, resolve_set
@@ -198,10 +199,11 @@ class CardLoop:
         self._problem.gradient = self._vectors.card.array(arrays["g"])
         self._points.continue_from(self.control)
         for name, array in self._on_card().items():
-            saved, like, rows = arrays[name], array, None
+            saved, like = arrays[name], array
+            least: int | None = None
             if isinstance(array, list):
                 zero, shape = self._vectors.dtype.type(0), (len(array), self._vectors.size)
                 like = np.broadcast_to(zero, shape)
-                rows = len(array) if name == "allvecs" else None
-            checkpoint.check_like(name, saved, like, rows)
-            self._vectors.from_host(array, saved if rows is None else saved[:rows])
+                least = len(array) if name == "allvecs" else None
+            checkpoint.check_like(name, saved, like, least)
+            self._vectors.from_host(array, saved if least is None else saved[:least])

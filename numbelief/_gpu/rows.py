@@ -31,7 +31,7 @@ from numbelief._gpu.compile import SIMULATED, compile_kernel, device, for_card, 
 from numbelief._gpu.launch import configured
 from numbelief._objective.compiled import CALLS, WORDS, PerRow, told
 from numbelief._solve.loop import first_template, run_template, search_template
-from numbelief._solve.minimize import Minimization
+from numbelief._solve.minimization import Minimization
 from numbelief._solve.observe import RUNNING, Watch, bind_observe
 from numbelief._solve.quasi_newton import (
     Memory,
@@ -42,7 +42,13 @@ from numbelief._solve.quasi_newton import (
     loop_over,
     measure_template,
 )
-from numbelief._solve.rows import Outcome, Start, finish_row_template, start_row_template
+from numbelief._solve.rows import (
+    Outcome,
+    Start,
+    advance_template,
+    finish_row_template,
+    start_row_template,
+)
 from numbelief._step.compiled import bind_step
 from numbelief._step.kind import Kind
 from numbelief._step.state import Region, StepOptions, StepState
@@ -153,13 +159,6 @@ def _take_step_template(advance):
     return take_step
 
 
-def _run_template(run):
-    def advance(rates, x, g, state, options, watch, memory, objective):
-        return run(rates, x, g, state, options, watch, objective)
-
-    return advance
-
-
 # In place of what there is for contiguous arrays.
 
 
@@ -238,7 +237,9 @@ def kernel_of(kind: Kind, automatic: bool, fun: Any, own: tuple[bool, ...]) -> A
                 **{name: loop_over(each) for name, each in at.items()},
                 "dot": dot_of_block,
                 "deflect": bind(deflect_template, dot=dot_of_block, add_multiple=add_multiple),
-                "measure": bind(measure_template, dot=dot_of_block),
+                "measure": bind(measure_template, dot=dot_of_block, largest=largest),
+                "copy": copy,
+                "largest": largest,
                 "length_of_move": bind(length_template, PROJECTED=False),
                 "take_step": bind(_take_step_template, advance=step),
             },
@@ -247,7 +248,7 @@ def kernel_of(kind: Kind, automatic: bool, fun: Any, own: tuple[bool, ...]) -> A
         advance = bind(search_template, evaluate=evaluate, observe=look, **method)
     else:
         run = bind(run_template, step=step, evaluate=evaluate, observe=look)
-        advance = bind(_run_template, run=run)
+        advance = bind(advance_template, run=run)
     pick = bind(_none_template)
     for each in reversed(own):
         pick = bind(_own_template if each else _shared_template, rest=pick)
@@ -327,11 +328,15 @@ class Rows:
         self._options = _for_card(opt.step_options, card.to_device)
         self._numbers = tuple(map(float, state.numbers))
         self._args = tuple(arg.data if isinstance(arg, PerRow) else arg for arg in args)
+        counts = {
+            name: card.to_device(np.zeros(count, np.int64)) for name in ("nit", "nfev", "njev")
+        }
         self.outcome = Outcome(
-            *(card.device_array(X0.shape, x.dtype) for _ in range(2)),
-            card.to_device(np.full(count, nan)),
-            *(card.to_device(np.zeros(count, np.int64)) for _ in range(3)),
-            card.to_device(np.full(count, RUNNING)),
+            x=card.device_array(X0.shape, x.dtype),
+            jac=card.device_array(X0.shape, x.dtype),
+            fun=card.to_device(np.full(count, nan)),
+            status=card.to_device(np.full(count, RUNNING)),
+            **counts,
         )
         rows = tuple(isinstance(arg, PerRow) for arg in args)
         self._kernel = _compile(opt.kind, run.automatic, fun, rows)

@@ -129,16 +129,14 @@ class Search:
                 "dot": self._dot,
                 "deflect": self._deflect,
                 "measure": self._measure,
+                "copy": vectors.put,
+                "largest": vectors.largest,
                 "length_of_move": self._length,
                 "take_step": self._step,
             },
             projected=False,
         )
-        names = IN_PYTHON | {
-            "copy": vectors.put,
-            "fill": self._fill,
-            "largest": vectors.largest,
-        }
+        names = IN_PYTHON | {"fill": self._fill}
         quietly = np.errstate(all="ignore")  # as in compiled code
         propose, judge = (
             quietly(adopt(function, lambda function: function, **names))

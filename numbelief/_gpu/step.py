@@ -296,7 +296,7 @@ class Stepper:
         queue = self._launches.get(name)
         if queue is None:
             kinds = tuple(map(kind_of, arguments))
-            kernel = _compile(name, self._kind, kinds)  # type: ignore[arg-type]
+            kernel = _compile(name, self._kind, kinds)
             blocks = min(blocks, self._most_blocks)
             queue = launch.configured(kernel, blocks, launch.THREADS, self._card.stream, shared)
             self._launches[name] = queue

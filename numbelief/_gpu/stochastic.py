@@ -11,14 +11,14 @@ from numba import cuda
 from numba import types as nb
 
 from numbelief._gpu import points
-from numbelief._gpu.data import CardBatches
+from numbelief._gpu.data import CardBatches as CardBatches
 from numbelief._gpu.minimize import first_point as first_point
 from numbelief._gpu.problem import CardProblem, number
 from numbelief._gpu.reductions import top_of
 from numbelief._gpu.vectors import CardVectors, measure_largest
+from numbelief._solve.batch_objective import Plan, Validator
 from numbelief._solve.epochs import epoch_template
 from numbelief._solve.options import TrainingOptions
-from numbelief._solve.stochastic import Plan, Validator
 from numbelief.optimizer import Optimizer
 from numbelief.sets import FeasibleSet
 

@@ -108,11 +108,8 @@ class CardVectors:
         self.card = Card(x, stream, name)
         self.x = self.card.x
         self.size, self.dtype = int(self.x.size), np.dtype(self.x.dtype)
+        self.sum_block = launch.SUM_BLOCK
         self.launcher = Launcher(self.size, self.card.stream)
-
-    @property
-    def sum_block(self) -> int:
-        return launch.SUM_BLOCK
 
     def slots(self, count: int) -> tuple[Any, ...]:
         return tuple(self.zeros() for _ in range(count))
