@@ -556,7 +556,7 @@ def give_back(typingctx, address, length):
 IN_PYTHON: dict[str, Any] = {
     "larger": lambda a, b: b if b > a else a,
     "smaller": lambda a, b: b if b < a else a,
-    "flushed": lambda value, tiny: value * 0 if abs(value) < tiny else value,
+    "flushed": lambda value, tiny: tiny - tiny if abs(value) < tiny else value,
     "row": lambda array, k: array[k],
     "window": lambda array, lo, hi: array[lo:hi],
     "cast": lambda values, like: tuple(map(like.dtype.type, values)),
