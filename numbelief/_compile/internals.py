@@ -221,6 +221,20 @@ def strided_window(typingctx, array, lo, hi):
     return result(array, nb.intp, nb.intp), codegen
 
 
+def _strip(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """A value whose arrays, also those in tuples, count no references."""
+    if isinstance(kind, nb.Array):
+        array = make_array(kind)(context, builder, value)
+        array.meminfo = cgutils.get_null_value(array.meminfo.type)
+        array.parent = cgutils.get_null_value(array.parent.type)
+        return array._getvalue()
+    if isinstance(kind, nb.BaseTuple):
+        for i, each in enumerate(kind):
+            bare = _strip(context, builder, each, builder.extract_value(value, i))
+            value = builder.insert_value(value, bare, i)
+    return value
+
+
 @intrinsic
 def without_refcounts(typingctx, value):
     """The same arrays, also those in tuples, without their reference counts; the caller keeps them.
@@ -228,20 +242,8 @@ def without_refcounts(typingctx, value):
     Counting references takes 10 ns an array, more than the arithmetic of a step at n = 2.
     """
 
-    def strip(context, builder, kind, llvm):
-        if isinstance(kind, nb.Array):
-            array = make_array(kind)(context, builder, llvm)
-            array.meminfo = cgutils.get_null_value(array.meminfo.type)
-            array.parent = cgutils.get_null_value(array.parent.type)
-            return array._getvalue()
-        if isinstance(kind, nb.BaseTuple):
-            for i, each in enumerate(kind):
-                bare = strip(context, builder, each, builder.extract_value(llvm, i))
-                llvm = builder.insert_value(llvm, bare, i)
-        return llvm
-
     def codegen(context, builder, signature, args):
-        return strip(context, builder, value, args[0])
+        return _strip(context, builder, value, args[0])
 
     return value(value), codegen
 
@@ -316,21 +318,26 @@ def leave(typingctx, condition):
 
 @intrinsic
 def pointer(typingctx, address, kind):
-    """An address as a pointer of a type."""
+    """An address, or ``void *``, as a pointer of a type."""
+    given = address if address == nb.voidptr else nb.intp
 
     def codegen(context, builder, signature, args):
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+        target = context.get_value_type(signature.return_type)
+        change = builder.bitcast if given == nb.voidptr else builder.inttoptr
+        return change(args[0], target)
 
-    return kind.instance_type(nb.intp, kind), codegen
+    return kind.instance_type(given, kind), codegen
 
 
 @intrinsic
 def load(typingctx, pointer):
-    """The value at a pointer."""
+    """The value at a pointer, whose arrays own nothing."""
 
     # Not a plain load: a bool has another width in memory than compiled code computes with.
+    # Without the strip the compiler would not know that there are no references to count.
     def codegen(context, builder, signature, args):
-        return context.unpack_value(builder, pointer.dtype, args[0])
+        value = context.unpack_value(builder, pointer.dtype, args[0])
+        return _strip(context, builder, pointer.dtype, value)
 
     return pointer.dtype(pointer), codegen
 

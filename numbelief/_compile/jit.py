@@ -53,13 +53,15 @@ def part(function: Any, *, parallel: bool = False, inlined: bool = False, **opti
     return numba.njit(parallel=parallel, **_OPTIONS, **wrappers, **forced, **options)(whole)
 
 
-def compile_c(function: Any, signature: Any) -> Any:
+def compile_c(function: Any, signature: Any, *, cache: bool = True) -> Any:
     """Compile a plain function for code that has its address, with a disk cache if possible."""
     whole = adopt(function, inline)
-    try:
-        return c_function(whole, signature, cache=True, **_OPTIONS)
-    except RuntimeError:  # no writable place for the cache
-        return c_function(whole, signature, cache=False, **_OPTIONS)
+    if cache:
+        try:
+            return c_function(whole, signature, cache=True, **_OPTIONS)
+        except RuntimeError:  # no writable place for the cache
+            pass
+    return c_function(whole, signature, cache=False, **_OPTIONS)
 
 
 @functools.cache

@@ -21,13 +21,13 @@ from numbelief._compile.jit import compile_c, jit, key_of
 from numbelief._compile.template import named
 
 
-def compile_for_address(function: Any, number: Any) -> Any:
+def compile_for_address(function: Any, number: Any, *, cache: bool = True) -> Any:
     """Compile ``f(n, x, other, data)``, with a key in its name, for x of a Numba number type.
 
     Its attribute ``address`` is what `numbelief._compile.internals.call_c` takes.
     """
     vector = nb.CPointer(number)
-    return compile_c(function, nb.float64(nb.intp, vector, vector, nb.voidptr))
+    return compile_c(function, nb.float64(nb.intp, vector, vector, nb.voidptr), cache=cache)
 
 
 #: The same signature for calls from Python.

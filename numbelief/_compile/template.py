@@ -93,8 +93,8 @@ def adopt(function: Any, compile: Callable[[Any], Any], **names: Any) -> Any:
         return mine
 
     def replaced(value: Any) -> Any:
-        if not isinstance(value, types.FunctionType):
-            return value
+        if not isinstance(value, types.FunctionType) or value.__module__.startswith("numba."):
+            return value  # Numba's own functions, such as carray, it knows by themselves
         if value not in adopted:
             adopted[value] = value  # a function that calls itself
             adopted[value] = compile(copied(value))
