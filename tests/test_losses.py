@@ -29,9 +29,26 @@ class Pinball(Losses):
         super().__init__(targets=targets)
 
     @staticmethod
-    def link(z, y):
+    def loss(z, y):
         slope = 0.1 if z > y else -0.9
         return slope * (z - y), slope, 0.0
+
+
+def tilted(z, y):
+    slope = 0.1 if z > y else -0.9
+    return slope * (z - y), slope, 0.0
+
+
+class Older(Pinball):
+    """What `loss` was called works on."""
+
+    @staticmethod
+    def link(z, y):
+        return tilted(z, y)
+
+
+class Newer(Older):
+    loss = staticmethod(numba.njit(tilted))
 
 
 def margins(link):
@@ -82,6 +99,8 @@ CASES = {
     "logistic": (LogisticLosses, (TABLE, LABELS), margins(logistic)),
     "portfolio": (PortfolioLosses, (RELATIVES,), margins(lambda z, _: (-np.log(z), -1 / z))),
     "own": (Pinball, (TABLE,), coordinates(pinball)),
+    "own link": (Older, (TABLE,), coordinates(pinball)),
+    "own loss after a link": (Newer, (TABLE,), coordinates(pinball)),
 }
 DTYPES = [np.float32, np.float64]
 
