@@ -7,6 +7,7 @@ where nothing of this is there runs everywhere.
 
 import copy
 import importlib.util
+import subprocess
 import sys
 import types
 import weakref
@@ -569,6 +570,24 @@ def test_the_current_stream_is_that_of_the_arrays_library(monkeypatch):
         found = [interop.handle_of(interop.current_stream(array)) for array in arrays]
         assert found == [5 * ("torch" in modules), 7 * ("cupy" in modules)]
         assert interop.current_stream(x) == 0
+
+
+def test_importing_needs_no_gpu():
+    """What is missing is named at the call, and at each."""
+    script = """
+import sys
+sys.modules["numba_cuda"] = None
+import numbelief
+assert not any(name.startswith("numba.cuda") for name in sys.modules)
+for _ in range(2):
+    try:
+        numbelief.Optimizer(numbelief.Adam(), None, target="cuda")
+    except RuntimeError as error:
+        assert "needs the package numba-cuda, which is missing" in str(error)
+    else:
+        raise AssertionError
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -250,11 +250,13 @@ def test_maxtime():
 @quiet
 @needs_gpu
 def test_x0_outside_the_bounds_is_moved():
-    with pytest.warns(OptimizeWarning, match="Initial guess is not within the specified bounds"):
+    message = "Initial guess is not within the specified bounds"
+    with pytest.warns(OptimizeWarning, match=message) as caught:
         result = minimize(
             on_card(value), gpu.to_device(X0), jac=on_card(slope), method=SGD(0.1),
             bounds=[(-1, 2)] * 13, options={"maxiter": 0, "iterate": "last"},
         )  # fmt: skip
+    assert caught[0].filename == __file__
     np.testing.assert_array_equal(host(result.x), np.clip(X0, -1, 2))
 
 

@@ -314,8 +314,10 @@ def test_nothing_to_do():
 @quiet
 @needs_gpu
 def test_x0_outside_the_bounds_is_moved():
-    with pytest.warns(OptimizeWarning, match="Initial guess is not within the specified bounds"):
+    message = "Initial guess is not within the specified bounds"
+    with pytest.warns(OptimizeWarning, match=message) as caught:
         result = train(epochs=0, bounds=[(-1, 0.5)] * 3)
+    assert caught[0].filename == __file__
     np.testing.assert_array_equal(host(result.x), np.full(3, 0.5))
 
 
