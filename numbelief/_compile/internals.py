@@ -1,6 +1,6 @@
 """All that numbelief takes from Numba's internals.
 
-Tried with Numba 0.60 to 0.68 (numba-cuda 0.30). What is used: the key and the file names of the disk
+Tried with Numba 0.61 to 0.68 (numba-cuda 0.30). What is used: the key and the file names of the disk
 cache, the class behind ``numba.cfunc``, the layout of arrays in memory and the calling convention of
 compiled functions. Whoever moves to another Numba looks here, and only here.
 """

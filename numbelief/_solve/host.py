@@ -179,7 +179,8 @@ class HostLoop:
             if 0 < len(old) < needed:
                 new = np.empty((2 * needed, old.shape[1]), old.dtype)
                 new[: len(old)] = old
-                self.watch = self.watch._replace(**{name: new})
+                fields: dict[str, Any] = {name: new}
+                self.watch = self.watch._replace(**fields)
 
     # ---- points
 
