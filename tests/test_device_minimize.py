@@ -33,7 +33,7 @@ if not INSTALLED:
 
 from numbelief._gpu import launch, points, search, vectors
 from numbelief._gpu.card import Card
-from numbelief._gpu.compile import kind_of
+from numbelief._gpu.compile import for_card, kind_of
 
 SCALES = np.linspace(0.5, 4, 13)
 X0 = np.linspace(-2, 3, 13)
@@ -529,12 +529,12 @@ def ptx(monkeypatch):
     """Compile a kernel for arguments that stand for those of a launch, in float32."""
     from numba import cuda
 
-    def compile(template, arguments, at=None, capability=(9, 0)):
+    def compile(kernel, arguments, capability=(9, 0)):
         # Compiling a device function asks for the GPU, only to learn its capability.
         found = type("Device", (), {"compute_capability": capability})
         monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: found)
         text, _ = cuda.compile(
-            launch.kernel_of(template, at), numba.void(*map(kind_of, arguments)),
+            for_card(kernel), numba.void(*map(kind_of, arguments)),
             abi="numba", device=False, output="ptx", cc=capability,
         )  # fmt: skip
         return text[text.index(".entry") :]
@@ -563,7 +563,8 @@ def test_ptx_at_each_coordinate(ptx):
         assert at.keys() == EACH.keys()
         launches |= {each: EACH[name][bounded] for name, each in at.items()}
     for number, (at, arguments) in enumerate(launches.items()):
-        text = ptx(launch.each_template, (arguments,), at, CAPABILITIES[number % 2])  # in turns
+        kernel = launch.kernel_at(launch.each_template, at)
+        text = ptx(kernel, (arguments,), CAPABILITIES[number % 2])  # in turns
         assert ".f64" not in text
         assert ".local" not in text
         assert not count(r"\bcall", text)
@@ -577,8 +578,8 @@ def test_ptx_of_sums(capability, ptx):
         search._deflect: (A, A, F, 0, 1.0, F, 1),
         search._measure_trial: (A, A, A, A, F, F, F),
     }
-    for template, arguments in launches.items():
-        text = ptx(template, arguments, capability=capability)
+    for kernel, arguments in launches.items():
+        text = ptx(kernel, arguments, capability)
         assert ".local" not in text
         assert not count(r"\bcall", text)
 
@@ -592,12 +593,12 @@ def test_ptx_of_observations(capability, ptx):
         points._measure_point: [POINT, POINTS],
         points._keep_point: [KEEP, KEEP_ALL],
     }
-    for template, several in launches.items():
+    for kernel, several in launches.items():
         for arguments in several:
-            text = ptx(template, arguments, capability=capability)
+            text = ptx(kernel, arguments, capability)
             assert ".local" not in text
             assert not count(r"\bcall", text)
-            if template is not points._keep_point:
+            if kernel is not points._keep_point:
                 # The loop over coordinates is in float32: only what it found is converted.
                 results = sum(each is F for each in arguments)
                 assert count(r"cvt\.f64\.f32", text) == results
