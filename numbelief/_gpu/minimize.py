@@ -69,13 +69,7 @@ class CardLoop:
         vectors = optimizer.vectors
         assert isinstance(vectors, CardVectors)
         self._optimizer, self._problem, self._vectors = optimizer, problem, vectors
-        self.control = observe.new_control(
-            maxiter=settings.maxiter,
-            gtol=settings.gtol,
-            ftol=settings.ftol,
-            xtol=settings.xtol,
-            target=settings.target,
-        )
+        self.control = observe.new_control(settings)
         self.history = np.zeros((int(settings.history), 3))
         self._recent = np.full(observe.WINDOW, inf)
         self._points = Points(
