@@ -16,7 +16,7 @@ from numbelief.checks import integer
 if TYPE_CHECKING:
     from numbelief.online.bounds import Bound
     from numbelief.online.ensemble import Comparison, Ensemble
-    from numbelief.online.play import OnlineResult
+    from numbelief.online.result import OnlineResult
 
 __all__ = ["comparison", "ensemble", "rates", "regret"]
 
@@ -209,7 +209,7 @@ def _colors(names: Any) -> list[str]:
 def _read_bounds(result: "OnlineResult", bounds: Any) -> tuple[dict[str, "Bound"], str]:
     """Bounds by their labels, and why there is none."""
     if bounds is None:
-        theorem = "hedge" if result.name == "Hedge" else "certificate"
+        theorem = result.default_theorem
         try:
             return {theorem: result.bound(theorem)}, ""
         except ValueError as error:  # the set has no diameter
