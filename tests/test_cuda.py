@@ -7,6 +7,7 @@ where nothing of this is there runs everywhere.
 
 import copy
 import importlib.util
+import subprocess
 import sys
 import types
 import weakref
@@ -263,7 +264,7 @@ def test_a_gradient_lives_until_its_step_is_queued(monkeypatch):
     """`opt.step(2 * x)`: nobody else keeps it, and what kernels take does not own its memory."""
     if SIMULATED:  # there it is the same object
         monkeypatch.setattr(card_of, "_as_taken", lambda value, layout, handle: value[:])
-    queued, alive, latest = step.Stepper.step, [], []
+    queued, alive, latest = step.StepLauncher.step, [], []
 
     def gradient():
         g = gpu.to_device(np.ones(3))
@@ -274,7 +275,7 @@ def test_a_gradient_lives_until_its_step_is_queued(monkeypatch):
         alive.append(latest[0]() is not None)
         queued(*arguments)
 
-    monkeypatch.setattr(step.Stepper, "step", queue)
+    monkeypatch.setattr(step.StepLauncher, "step", queue)
     opt = Optimizer(SGD(0.1), gpu.to_device(np.ones(3)))
     for _ in range(3):
         opt.step(gradient())
@@ -291,7 +292,7 @@ def test_a_gradient_lives_until_its_step_is_queued(monkeypatch):
 )
 def test_a_first_step_that_is_interrupted_while_it_compiles(rule, options, monkeypatch):
     """Before each of its kernels in turn; then all goes on as if nothing had been."""
-    x0, g, compiled = cases.start(37), gpu.to_device(np.linspace(1, 2, 37)), step._compile
+    x0, g, compiled = cases.start(37), gpu.to_device(np.linspace(1, 2, 37)), launch.compiled
     left = -1
 
     def interrupted(*arguments):
@@ -301,7 +302,7 @@ def test_a_first_step_that_is_interrupted_while_it_compiles(rule, options, monke
             raise KeyboardInterrupt
         return compiled(*arguments)
 
-    monkeypatch.setattr(step, "_compile", interrupted)
+    monkeypatch.setattr(launch, "compiled", interrupted)
     ends = []
     for before in range(4 if options else 2):
         x = gpu.to_device(x0)
@@ -569,6 +570,24 @@ def test_the_current_stream_is_that_of_the_arrays_library(monkeypatch):
         found = [interop.handle_of(interop.current_stream(array)) for array in arrays]
         assert found == [5 * ("torch" in modules), 7 * ("cupy" in modules)]
         assert interop.current_stream(x) == 0
+
+
+def test_importing_needs_no_gpu():
+    """What is missing is named at the call, and at each."""
+    script = """
+import sys
+sys.modules["numba_cuda"] = None
+import numbelief
+assert not any(name.startswith("numba.cuda") for name in sys.modules)
+for _ in range(2):
+    try:
+        numbelief.Optimizer(numbelief.Adam(), None, target="cuda")
+    except RuntimeError as error:
+        assert "needs the package numba-cuda, which is missing" in str(error)
+    else:
+        raise AssertionError
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 
 
 def test_a_missing_package_is_named(monkeypatch):

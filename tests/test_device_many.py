@@ -181,8 +181,9 @@ def test_a_row_that_is_not_finite_ends_alone(rate):
 def test_first_points_outside_the_bounds_are_moved():
     fun = on_card(rosen)
     X0 = gpu.to_device(STARTS)
-    with pytest.warns(OptimizeWarning, match="not within the specified bounds"):
+    with pytest.warns(OptimizeWarning, match="not within the specified bounds") as caught:
         res = minimize_many(fun, X0, jac="inplace", bounds=[(0, 0.1)] * 2, options={"maxiter": 0})
+    assert caught[0].filename == __file__
     np.testing.assert_array_equal(host(res.x), np.clip(STARTS, 0, 0.1))
     np.testing.assert_array_equal(host(X0), STARTS)
 

@@ -33,7 +33,7 @@ if not INSTALLED:
 
 from numbelief._gpu import launch, points, search, vectors
 from numbelief._gpu.card import Card
-from numbelief._gpu.compile import kind_of
+from numbelief._gpu.compile import for_card, kind_of
 
 SCALES = np.linspace(0.5, 4, 13)
 X0 = np.linspace(-2, 3, 13)
@@ -250,11 +250,13 @@ def test_maxtime():
 @quiet
 @needs_gpu
 def test_x0_outside_the_bounds_is_moved():
-    with pytest.warns(OptimizeWarning, match="Initial guess is not within the specified bounds"):
+    message = "Initial guess is not within the specified bounds"
+    with pytest.warns(OptimizeWarning, match=message) as caught:
         result = minimize(
             on_card(value), gpu.to_device(X0), jac=on_card(slope), method=SGD(0.1),
             bounds=[(-1, 2)] * 13, options={"maxiter": 0, "iterate": "last"},
         )  # fmt: skip
+    assert caught[0].filename == __file__
     np.testing.assert_array_equal(host(result.x), np.clip(X0, -1, 2))
 
 
@@ -527,12 +529,12 @@ def ptx(monkeypatch):
     """Compile a kernel for arguments that stand for those of a launch, in float32."""
     from numba import cuda
 
-    def compile(template, arguments, at=None, capability=(9, 0)):
+    def compile(kernel, arguments, capability=(9, 0)):
         # Compiling a device function asks for the GPU, only to learn its capability.
         found = type("Device", (), {"compute_capability": capability})
         monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: found)
         text, _ = cuda.compile(
-            launch.kernel_of(template, at), numba.void(*map(kind_of, arguments)),
+            for_card(kernel), numba.void(*map(kind_of, arguments)),
             abi="numba", device=False, output="ptx", cc=capability,
         )  # fmt: skip
         return text[text.index(".entry") :]
@@ -561,7 +563,8 @@ def test_ptx_at_each_coordinate(ptx):
         assert at.keys() == EACH.keys()
         launches |= {each: EACH[name][bounded] for name, each in at.items()}
     for number, (at, arguments) in enumerate(launches.items()):
-        text = ptx(launch.each_template, (arguments,), at, CAPABILITIES[number % 2])  # in turns
+        kernel = launch.kernel_at(launch.each_template, at)
+        text = ptx(kernel, (arguments,), CAPABILITIES[number % 2])  # in turns
         assert ".f64" not in text
         assert ".local" not in text
         assert not count(r"\bcall", text)
@@ -575,8 +578,8 @@ def test_ptx_of_sums(capability, ptx):
         search._deflect: (A, A, F, 0, 1.0, F, 1),
         search._measure_trial: (A, A, A, A, F, F, F),
     }
-    for template, arguments in launches.items():
-        text = ptx(template, arguments, capability=capability)
+    for kernel, arguments in launches.items():
+        text = ptx(kernel, arguments, capability)
         assert ".local" not in text
         assert not count(r"\bcall", text)
 
@@ -590,12 +593,12 @@ def test_ptx_of_observations(capability, ptx):
         points._measure_point: [POINT, POINTS],
         points._keep_point: [KEEP, KEEP_ALL],
     }
-    for template, several in launches.items():
+    for kernel, several in launches.items():
         for arguments in several:
-            text = ptx(template, arguments, capability=capability)
+            text = ptx(kernel, arguments, capability)
             assert ".local" not in text
             assert not count(r"\bcall", text)
-            if template is not points._keep_point:
+            if kernel is not points._keep_point:
                 # The loop over coordinates is in float32: only what it found is converted.
                 results = sum(each is F for each in arguments)
                 assert count(r"cvt\.f64\.f32", text) == results

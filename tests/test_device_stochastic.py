@@ -34,7 +34,7 @@ if not INSTALLED:
 from numbelief._gpu import data as card_data
 from numbelief._gpu import launch, points, stochastic
 from numbelief._gpu.card import Card
-from numbelief._gpu.compile import kind_of
+from numbelief._gpu.compile import for_card, kind_of
 from numbelief._gpu.vectors import CardVectors, duplicate
 
 RANDOM = np.random.default_rng(7)
@@ -314,8 +314,10 @@ def test_nothing_to_do():
 @quiet
 @needs_gpu
 def test_x0_outside_the_bounds_is_moved():
-    with pytest.warns(OptimizeWarning, match="Initial guess is not within the specified bounds"):
+    message = "Initial guess is not within the specified bounds"
+    with pytest.warns(OptimizeWarning, match=message) as caught:
         result = train(epochs=0, bounds=[(-1, 0.5)] * 3)
+    assert caught[0].filename == __file__
     np.testing.assert_array_equal(host(result.x), np.full(3, 0.5))
 
 
@@ -529,9 +531,9 @@ def test_ptx(capability, monkeypatch):
     found = type("Device", (), {"compute_capability": capability})
     monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: found)
 
-    def compiled(template, at, *arguments):
+    def compiled(kernel, *arguments):
         text, _ = cuda.compile(
-            launch.kernel_of(template, at), numba.void(*map(kind_of, arguments)),
+            for_card(kernel), numba.void(*map(kind_of, arguments)),
             abi="numba", device=False, output="ptx", cc=capability,
         )  # fmt: skip
         text = text[text.index(".entry") :]
@@ -541,15 +543,18 @@ def test_ptx(capability, monkeypatch):
 
     position = (I, 0, 1, 1, 0)
     for words in WORDS[capability[0] % 2 :: 2]:  # in turns
-        text = compiled(card_data.each_word_template, card_data._gather_at, *position, (words,) * 2)
-        marking = (words, words[0], MARKS)
-        compiled(card_data.each_word_template, card_data._mark_at, *position, marking)
+        gather, mark = (
+            launch.kernel_at(card_data.each_word_template, at)
+            for at in (card_data._gather_at, card_data._mark_at)
+        )
+        text = compiled(gather, *position, (words,) * 2)
+        compiled(mark, *position, (words, words[0], MARKS))
         # Rows, words and where they lie are counted in 64 bits, and nothing is divided.
         assert count(r"setp\.\w+\.s64", text)
         assert not count(r"setp\.[lg][et]\.[su]32", text)
         assert not count(r"\b(div|rem)\.", text)
         assert f".u{8 * words.itemsize}" in text or f".b{8 * words.itemsize}" in text
-    following = F, F, np.float32(1)
-    assert ".f64" not in compiled(launch.each_template, stochastic._follow_at, following)
+    follow = launch.kernel_at(launch.each_template, stochastic._follow_at)
+    assert ".f64" not in compiled(follow, (F, F, np.float32(1)))
     for value in (None, F):
-        compiled(stochastic._note, None, 1.0, value, T, T, 0)
+        compiled(stochastic._note, 1.0, value, T, T, 0)

@@ -349,11 +349,11 @@ def overhead(gpu, n: int = 1000, calls: int = 2000) -> tuple[float, float]:
     """Seconds of the host for a step, and for a launch of an empty kernel with its arguments."""
     from numbelief._gpu.compile import compile_kernel, kind_of
     from numbelief._gpu.launch import THREADS, configured
-    from numbelief._gpu.step import Stepper
+    from numbelief._gpu.step import StepLauncher
 
     launched = []
     step = numbelief_step(numbelief.AdaBelief(RATE), gpu, n)
-    with mock.patch.object(Stepper, "_launch", lambda self, *given: launched.append(given)):
+    with mock.patch.object(StepLauncher, "_launch", lambda self, *given: launched.append(given)):
         step()
     _, blocks, *arguments = launched[0]
     kernel = compile_kernel(_nothing, tuple(map(kind_of, arguments)))

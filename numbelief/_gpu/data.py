@@ -17,6 +17,7 @@ from numbelief import _interop as interop
 from numbelief._gpu import launch
 from numbelief._gpu.card import view
 from numbelief._gpu.compile import load
+from numbelief._gpu.launch import kernel_at
 from numbelief._gpu.vectors import CardVectors, duplicate
 from numbelief._solve.data import common_length, parts_of, sample_of
 
@@ -94,7 +95,7 @@ class CardBatches:
         return self._parts
 
     def begin(self, size: int | None) -> None:
-        """Get ready for batches of so many rows, or for one that is always all of them (None)."""
+        """Get ready for batches of ``size`` rows, or for one that is always all of them (None)."""
         if size is None:
             return
         self._size = size
@@ -169,8 +170,9 @@ class CardBatches:
         self, at: Any, order: Any, first: int, count: int, length: int, *arguments: Any
     ) -> None:
         shift = min(length - 1, launch.THREADS - 1).bit_length()
+        kernel = kernel_at(each_word_template, at)
         self.vectors.launcher.spread(
-            count << shift, each_word_template, at, order, first, count, length, shift, arguments
+            count << shift, kernel, order, first, count, length, shift, arguments
         )
 
 

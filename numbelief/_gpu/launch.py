@@ -16,7 +16,7 @@ BLOCKS_PER_MULTIPROCESSOR = 32
 # Thread blocks that take part in a reduction, at most: each block of the next launch reads what all
 # of them found.
 PARTS = 1024
-# The sums of a step are taken over blocks of so many coordinates, and then over these in order.
+# The sums of a step are taken over blocks of this size, and then over the blocks in order.
 SUM_BLOCK = 1 << 12
 
 
@@ -55,14 +55,16 @@ def fill_at(i, array, value):
     array[i] = value
 
 
-def kernel_of(template: Any, at: Any = None) -> Any:
-    """A kernel as ``numba.cuda`` compiles it; with ``at``, of a template that takes it."""
-    return for_card(template if at is None else bind(template, at=at))
+@functools.cache
+def kernel_at(template: Any, at: Any) -> Any:
+    """The kernel of a template that takes what is done at a coordinate; always the same one."""
+    return bind(template, at=at)
 
 
 @functools.cache
-def _compiled(template: Any, at: Any, kinds: tuple[Any, ...]) -> Any:
-    return compile_kernel(kernel_of(template, at), kinds)
+def compiled(kernel: Any, kinds: tuple[Any, ...]) -> Any:
+    """A kernel, of plain Python, compiled for arguments of some types."""
+    return compile_kernel(for_card(kernel), kinds)
 
 
 class Launcher:
@@ -89,37 +91,36 @@ class Launcher:
 
     def each(self, at: Any, *vectors: Any) -> None:
         """Do something at each coordinate: ``at(i, *vectors)``; numbers may follow the vectors."""
-        self.spread(self._n, each_template, at, vectors)
+        self.map(kernel_at(each_template, at), vectors)
 
     def map(self, kernel: Any, *arguments: Any) -> None:
         """Launch as many blocks as there is work for."""
-        self.spread(self._n, kernel, None, *arguments)
+        self.spread(self._n, kernel, *arguments)
 
     def reduce(self, kernel: Any, *arguments: Any) -> None:
         """Launch as many blocks as there are parts."""
-        self._launch(kernel, None, self.parts, arguments)
+        self._launch(kernel, self.parts, arguments)
 
     def conclude(self, kernel: Any, *arguments: Any) -> None:
         """Launch one block."""
-        self._launch(kernel, None, 1, arguments)
+        self._launch(kernel, 1, arguments)
 
-    def spread(self, work: int, template: Any, at: Any, *arguments: Any) -> None:
+    def spread(self, work: int, kernel: Any, *arguments: Any) -> None:
         """Launch at most as many blocks as ``work`` threads take."""
-        blocks = min(-(-work // THREADS), self._most_blocks)
-        self._launch(template, at, blocks, arguments)
+        self._launch(kernel, min(-(-work // THREADS), self._most_blocks), arguments)
 
-    def _launch(self, template: Any, at: Any, blocks: int, arguments: tuple[Any, ...]) -> None:
-        key = (template, at, blocks, *map(_sort_of, arguments))
+    def _launch(self, kernel: Any, blocks: int, arguments: tuple[Any, ...]) -> None:
+        key = (kernel, blocks, *map(_sort_of, arguments))
         launch = self._launches.get(key)
         if launch is None:
-            kernel = _compiled(template, at, tuple(map(kind_of, arguments)))
-            launch = configured(kernel, blocks, THREADS, self._stream, 8 * THREADS)
+            made = compiled(kernel, tuple(map(kind_of, arguments)))
+            launch = configured(made, blocks, THREADS, self._stream, 8 * THREADS)
             self._launches[key] = launch
         launch(*arguments)
 
 
 def _sort_of(value: Any) -> Any:
-    """What tells the kernels of a template apart."""
+    """What tells the compiled forms of a kernel apart."""
     if type(value) is tuple:
         return tuple(map(_sort_of, value))
     return getattr(value, "dtype", type(value))

@@ -16,7 +16,7 @@ from numbelief import _checkpoint as checkpoint
 from numbelief._gpu import points as looks
 from numbelief._gpu.points import Points
 from numbelief._gpu.problem import CardProblem
-from numbelief._gpu.search import Search
+from numbelief._gpu.search import CardSearch
 from numbelief._gpu.vectors import CardVectors, duplicate
 from numbelief._solve import observe
 from numbelief._solve.loop import run_template
@@ -69,13 +69,7 @@ class CardLoop:
         vectors = optimizer.vectors
         assert isinstance(vectors, CardVectors)
         self._optimizer, self._problem, self._vectors = optimizer, problem, vectors
-        self.control = observe.new_control(
-            maxiter=settings.maxiter,
-            gtol=settings.gtol,
-            ftol=settings.ftol,
-            xtol=settings.xtol,
-            target=settings.target,
-        )
+        self.control = observe.new_control(settings)
         self.history = np.zeros((int(settings.history), 3))
         self._recent = np.full(observe.WINDOW, inf)
         self._points = Points(
@@ -85,10 +79,10 @@ class CardLoop:
             every=settings.return_all,
         )
         self._queue = vectors.queue(optimizer.kind, optimizer.step_options, optimizer.step_state)
-        self._search: Search | None = None
+        self._search: CardSearch | None = None
         if automatic:
             scaled = settings.max_norm is None and settings.max_value is None
-            self._search = Search(optimizer, self._queue, problem, self._points, scaled=scaled)
+            self._search = CardSearch(optimizer, self._queue, problem, self._points, scaled=scaled)
 
     def most_steps(self, *, timed: bool) -> float:
         """A look at the figures is one at the clock, too."""
@@ -101,7 +95,7 @@ class CardLoop:
         else:
             value, position = self._search.evaluate(), None
         self._points.note(value, position, nan, self._gradient)
-        return self._look()
+        return self.look()
 
     def advance(self, rates: NDArray[np.float64]) -> int:
         """Take a step for each rate, and look at the points."""
@@ -111,7 +105,7 @@ class CardLoop:
         if self._search is not None:
             return self._search.run(rates, *self._figures)
         self._run(rates, None, None, self._optimizer.step_state, None, None, None)
-        return self._look()
+        return self.look()
 
     @functools.cached_property
     def _run(self) -> Any:
@@ -139,14 +133,11 @@ class CardLoop:
     def _gradient(self) -> Any:
         return self._problem.gradient if self._search is None else self._search.g
 
-    def _look(self) -> int:
-        return self._points.look(*self._figures)
-
     # ---- points
 
-    def look(self) -> None:
-        """Bring the figures up to date."""
-        self._look()
+    def look(self) -> int:
+        """Bring the figures up to date; return the run's status."""
+        return self._points.look(*self._figures)
 
     def here(self) -> Any:
         """A copy of x."""
@@ -156,7 +147,7 @@ class CardLoop:
         """Copies of x and the gradient at one of the points to return, and fun."""
         x, g = self._points.point(which, self._gradient)
         if which == observe.AVERAGE:
-            fun = self._problem.value(x)
+            fun = self._problem.value_and_gradient(x)
             g = self._vectors.export(self._problem.gradient)
         else:
             fun = float(self.control["best_fun" if which == observe.BEST else "fun"][0])

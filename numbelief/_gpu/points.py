@@ -134,7 +134,7 @@ class Points:
         self._begin(0, inf, 0.0)
 
     def _begin(self, count: int, best_fun: float, best_norm: float) -> None:
-        """After so many points, let the next one find the row of figures before it."""
+        """After ``count`` points, let the next one find the row of figures before it."""
         rows = np.zeros((LOOK_EVERY + 1, COLUMNS))
         rows[(count - 1) % len(rows), [BEST_FUN, BEST_NORM, FINITE]] = best_fun, best_norm, 1
         self._figures, self._count = self._card.array(rows.ravel()), count
@@ -152,7 +152,7 @@ class Points:
         return kept
 
     def continue_from(self, control: NDArray[Any]) -> None:
-        """Stand after the points that a file has seen, and make room for what it kept of them."""
+        """Go on after the points of a file, and make room for what it kept of them."""
         last = control[0]
         self._begin(int(last["nit"]) + 1, float(last["best_fun"]), float(last["best_norm"]))
         if self._keeps_every:

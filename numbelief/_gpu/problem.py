@@ -71,16 +71,16 @@ class CardProblem:
         """Let what reads the latest gradient end, if it must before that is let go."""
         self._card.wait_for(self._alive[1])
 
-    def value(self, x: Any = None) -> float:
-        """The value at x, or another point, as a number; its gradient is then the latest one."""
-        value, position = self.evaluate(x)
-        return value if position is None else float(self._card.host(position)[0])
-
-    def alone(self, x: Any) -> float:
-        """The value at a point, without its gradient where the two are apart."""
+    def value(self, x: Any) -> float:
+        """fun(x), without its gradient where the two are apart."""
         if callable(self._jac):
             return number(self._fun(x, *self.args), self._card)
-        return self.value(x)
+        return self.value_and_gradient(x)
+
+    def value_and_gradient(self, x: Any = None) -> float:
+        """The value at x, or at another point, as a number; ``gradient`` is then the one there."""
+        value, position = self.evaluate(x)
+        return value if position is None else float(self._card.host(position)[0])
 
     def evaluate(self, x: Any = None) -> tuple[float, Any]:
         """The value at x, either as a number or, on the card, as an array of one (and nan)."""

@@ -58,7 +58,7 @@ from numbelief._step.template import trust_ratio
 THREADS = 32
 
 
-class CardCall(NamedTuple):
+class RowCall(NamedTuple):
     """What evaluates the objective of a row: its arguments, a copy of x, the words of its block."""
 
     args: Any
@@ -66,7 +66,7 @@ class CardCall(NamedTuple):
     block: Any
 
 
-class CardStep(NamedTuple):
+class RowStep(NamedTuple):
     """The step of a rule, for the search."""
 
     state: Any
@@ -76,7 +76,7 @@ class CardStep(NamedTuple):
 # ---- templates ---------------------------------------------------------------------------------
 
 
-def kernel_template(pick, start_row, advance, finish_row, AUTOMATIC):
+def _kernel_template(pick, start_row, advance, finish_row, AUTOMATIC):
     """Take a step of this thread's row for each rate, unless the row ends.
 
     ``begins`` says that no row has been looked at, ``ends`` that all rows end now. ``own`` are the
@@ -96,13 +96,13 @@ def kernel_template(pick, start_row, advance, finish_row, AUTOMATIC):
             region = Region(options.lower, options.upper, None, None, None)
             watch = Watch(
                 control[:, k], recent[:, k], best[:, :, k], average[:, k], previous[:, k],
-                history[:, :, k], points[:, :, k], region,
+                history[:, :, k], points[:, :, k], region, 0,
             )  # fmt: skip
             memory = Memory(
                 search[:, k], base[:, :, k], pairs[:, :, k], products[:, k], alphas[:, k]
             )
-            objective = CardCall(pick(args, k), fresh[:, k], block[:, k])
-            taken = CardStep(state, options) if AUTOMATIC else options
+            objective = RowCall(pick(args, k), fresh[:, k], block[:, k])
+            taken = RowStep(state, options) if AUTOMATIC else options
             x, g = x[:, k], g[:, k]
             how = RUNNING
             if begins:
@@ -115,7 +115,7 @@ def kernel_template(pick, start_row, advance, finish_row, AUTOMATIC):
     return solve
 
 
-def evaluate_template(fun):
+def _evaluate_template(fun):
     """The value of a row's objective at x; g is filled."""
 
     def evaluate(x, g, objective):
@@ -180,7 +180,7 @@ def _norm(a):
         unit = max(unit, largest(a))
 
 
-def layerwise_template(begin, scaling_of, block_options, norms_of_block, step_block, finish):
+def _layerwise_template(begin, scaling_of, block_options, norms_of_block, step_block, finish):
     """As that of a CPU, but with a block for each segment, whose norms are taken as it comes."""
 
     def advance(x, g, state, rate, options):
@@ -207,7 +207,7 @@ class _Row:
     """How the parts of a step are made for a thread; see `numbelief._step.compiled.bind_step`."""
 
     norm = staticmethod(_norm)
-    layerwise = staticmethod(layerwise_template)
+    layerwise = staticmethod(_layerwise_template)
 
     @staticmethod
     def rule(function: Any) -> Any:
@@ -226,7 +226,7 @@ def kernel_of(kind: Kind, automatic: bool, fun: Any, own: tuple[bool, ...]) -> A
     ``own`` tells which of the function's further arguments have a row for each problem.
     """
     bounded = kind.has("lower")
-    evaluate = bind(evaluate_template, fun=fun)
+    evaluate = bind(_evaluate_template, fun=fun)
     region = Region(*(True if bounded else None,) * 2)
     look = bind_observe(region)
     step = bind_step(kind, _Row)
@@ -254,7 +254,7 @@ def kernel_of(kind: Kind, automatic: bool, fun: Any, own: tuple[bool, ...]) -> A
         pick = bind(_own_template if each else _shared_template, rest=pick)
     first = bind(first_template, evaluate=evaluate, observe=look)
     kernel = bind(
-        kernel_template,
+        _kernel_template,
         pick=pick,
         start_row=bind(start_row_template, first=first),
         advance=advance,

@@ -74,7 +74,7 @@ class _Seen(NamedTuple):
     region: Any
 
 
-class Search:
+class CardSearch:
     """The search of `numbelief._solve.quasi_newton`, around launches.
 
     A trial brings its fun and two results of reductions to the host, which decides on them; the
@@ -151,7 +151,7 @@ class Search:
 
     def evaluate(self) -> float:
         """Return fun at x, and let g be the gradient there."""
-        fun = self._problem.value()
+        fun = self._problem.value_and_gradient()
         self._vectors.put(self._problem.gradient, self.g)
         return fun
 

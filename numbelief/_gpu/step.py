@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from numbelief._compile.template import bind
 from numbelief._gpu import launch
 from numbelief._gpu.card import Card
-from numbelief._gpu.compile import compile_kernel, for_card, kind_of, of_rule
+from numbelief._gpu.compile import kind_of, of_rule
 from numbelief._gpu.reductions import total
 from numbelief._step.compiled import compile_host_coefficients, parts_of_step
 from numbelief._step.kind import Kind, fields_of
@@ -70,7 +70,7 @@ def _coordinate_template(step_coordinate, anchor, synchronize, LOOKS_AHEAD):
     return coordinate
 
 
-def step_template(coordinate, Coefficients):
+def _step_template(coordinate, Coefficients):
     """One step of an elementwise rule."""
 
     def step(
@@ -86,7 +86,7 @@ def step_template(coordinate, Coefficients):
     return step
 
 
-def layerwise_template(coordinate, Coefficients):
+def _layerwise_template(coordinate, Coefficients):
     """One step of a rule that scales each segment's step; see `StepOptions` for the blocks."""
 
     def step(
@@ -132,7 +132,7 @@ def _ratio_of(of_x, of_direction, most):
     return trust_ratio(of_x, of_direction)
 
 
-def measure_template(squares, Coefficients):
+def _measure_template(squares, Coefficients):
     """The two sums of squares over each block."""
 
     def measure(x, g, slots, values, clip, most, keep, l2, edges, firsts, seconds):
@@ -152,7 +152,7 @@ def measure_template(squares, Coefficients):
     return measure
 
 
-def conclude_template(conclude):
+def _conclude_template(conclude):
     """A number for each segment, of the two sums over its blocks, from starts[s] on."""
 
     def over_blocks(firsts, seconds, starts, most, results):
@@ -167,6 +167,10 @@ def conclude_template(conclude):
                 results[s] = conclude(first, second, most)
 
     return over_blocks
+
+
+_clip = bind(_conclude_template, conclude=_clip_of)
+_ratios = bind(_conclude_template, conclude=_ratio_of)
 
 
 # ---- compilation -------------------------------------------------------------------------------
@@ -186,24 +190,19 @@ def kernels_of(kind: Kind) -> dict[str, Any]:
     squares = bind(_squares_template, update=update, **names)
 
     def measure(squares: Any) -> Any:
-        return bind(measure_template, squares=squares, Coefficients=coefficients)
+        return bind(_measure_template, squares=squares, Coefficients=coefficients)
 
     return {
-        "step": bind(step_template, **step),
-        "step_layerwise": bind(layerwise_template, **step),
+        "step": bind(_step_template, **step),
+        "step_layerwise": bind(_layerwise_template, **step),
         "measure_gradient": measure(_squares_of_gradient),
         "measure_step": measure(squares),
-        "clip": bind(conclude_template, conclude=_clip_of),
-        "ratios": bind(conclude_template, conclude=_ratio_of),
+        "clip": _clip,
+        "ratios": _ratios,
     }
 
 
-@functools.cache
-def _compile(name: str, kind: Kind, kinds: tuple[Any, ...]) -> Any:
-    return compile_kernel(for_card(kernels_of(kind)[name]), kinds)
-
-
-class Stepper:
+class StepLauncher:
     """The launches of a rule's step on a card.
 
     Parameters
@@ -218,7 +217,8 @@ class Stepper:
     """
 
     def __init__(self, card: Card, kind: Kind, options: StepOptions, state: StepState) -> None:
-        self._card, self._kind, self._x, self._state = card, kind, card.x, state
+        self._card, self._x, self._state = card, card.x, state
+        self._kernels = kernels_of(kind)
         self._slots = tuple(state.slots[: kind.slots])
         self._n = n = card.x.shape[0]
         dtype = np.dtype(card.x.dtype)
@@ -296,7 +296,7 @@ class Stepper:
         queue = self._launches.get(name)
         if queue is None:
             kinds = tuple(map(kind_of, arguments))
-            kernel = _compile(name, self._kind, kinds)
+            kernel = launch.compiled(self._kernels[name], kinds)
             blocks = min(blocks, self._most_blocks)
             queue = launch.configured(kernel, blocks, launch.THREADS, self._card.stream, shared)
             self._launches[name] = queue

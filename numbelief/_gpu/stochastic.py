@@ -71,7 +71,7 @@ class CardObjective:
             )
         others = CardBatches(validation, vectors, "validation")
         problem = CardProblem(*self._given, others.whole(), vectors)
-        return Validator(lambda p: problem.alone(vectors.export(p)), others.fingerprint)
+        return Validator(lambda p: problem.value(vectors.export(p)), others.fingerprint)
 
     def first_gradient(self) -> Any:
         """Memory for a gradient that a file brings."""

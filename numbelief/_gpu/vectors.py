@@ -15,7 +15,7 @@ from numbelief._gpu.card import Card
 from numbelief._gpu.compile import load
 from numbelief._gpu.launch import Launcher, copy_at, fill_at
 from numbelief._gpu.reductions import higher, top
-from numbelief._gpu.step import Stepper
+from numbelief._gpu.step import StepLauncher
 from numbelief._step.kind import Kind
 from numbelief._step.state import StepOptions, StepState
 
@@ -172,7 +172,7 @@ class CardVectors:
         self, kind: Kind, options: StepOptions, state: StepState
     ) -> Callable[[Any, float], None]:
         """What queues a step along a gradient that kernels take, at a rate."""
-        return Stepper(self.card, kind, options, state).step
+        return StepLauncher(self.card, kind, options, state).step
 
     def stepper(
         self, kind: Kind, options: StepOptions, state: StepState
