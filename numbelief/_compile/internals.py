@@ -468,6 +468,18 @@ def number_at(typingctx, address, i):
     return nb.float64(nb.intp, nb.intp), codegen
 
 
+def always(value: float) -> Any:
+    """A function of an address and an index, as `number_at`, that returns a constant."""
+
+    def constant(typingctx, address, i):
+        def codegen(context, builder, signature, args):
+            return context.get_constant(nb.float64, value)
+
+        return nb.float64(nb.intp, nb.intp), codegen
+
+    return intrinsic(constant)
+
+
 @intrinsic
 def fetch_and_add(typingctx, counter):
     """The number in an array of one, which grows by one for whoever asks next in any thread."""
