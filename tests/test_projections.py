@@ -12,7 +12,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
-from numbelief.sets.projector import Projector
 from numbelief.sets import (
     Affine,
     Ball,
@@ -24,6 +23,7 @@ from numbelief.sets import (
     Product,
     Simplex,
 )
+from numbelief.sets.projector import Projector
 
 EPS = {np.float64: 2.0**-52, np.float32: 2.0**-23}
 

@@ -1,8 +1,9 @@
 """All that numbelief takes from Numba's internals.
 
-Tried with Numba 0.61 to 0.68 (numba-cuda 0.30). What is used: the key and the file names of the disk
-cache, the class behind ``numba.cfunc``, the layout of arrays in memory and the calling convention of
-compiled functions. Whoever moves to another Numba looks here, and only here.
+Tried with Numba 0.61 to 0.68 (numba-cuda 0.30). What is used: the passes of the compiler, the key
+and the file names of the disk cache, the class behind ``numba.cfunc``, the layout of arrays in
+memory and the calling convention of compiled functions. Whoever moves to another Numba looks
+here, and only here.
 """
 
 import copy
@@ -205,8 +206,8 @@ def _choice(operator: str) -> Any:
     return choose
 
 
-#: What Python's ``max(a, b)`` and ``min(a, b)`` return: ``b if b > a else a``, of signed integers or
-#: floats. As conditional expressions they are a branch each, and the builtins take 20 ms to compile.
+#: What Python's ``max(a, b)`` and ``min(a, b)`` return, ``b if b > a else a``, of signed integers
+#: or floats. Conditional expressions are a branch each, and the builtins take 20 ms to compile.
 larger = intrinsic(_choice(">"))
 smaller = intrinsic(_choice("<"))
 
@@ -297,7 +298,7 @@ def array_at(typingctx, address, n, kind):
 
 @intrinsic
 def strided_row(typingctx, array, k):
-    """Element k of an array of two or more dimensions, for a GPU, whose functions return no array."""
+    """Element k of an array of two or more dimensions; a GPU's functions may return no array."""
     result = array.copy(ndim=array.ndim - 1, layout="A")
 
     def codegen(context, builder, signature, args):
@@ -468,6 +469,18 @@ def number_at(typingctx, address, i):
     return nb.float64(nb.intp, nb.intp), codegen
 
 
+def always(value: float) -> Any:
+    """A function of an address and an index, as `number_at`, that returns a constant."""
+
+    def constant(typingctx, address, i):
+        def codegen(context, builder, signature, args):
+            return context.get_constant(nb.float64, value)
+
+        return nb.float64(nb.intp, nb.intp), codegen
+
+    return intrinsic(constant)
+
+
 @intrinsic
 def fetch_and_add(typingctx, counter):
     """The number in an array of one, which grows by one for whoever asks next in any thread."""
@@ -481,7 +494,7 @@ def fetch_and_add(typingctx, counter):
 
 @intrinsic
 def pick_rows(typingctx, args, row):
-    """A tuple of arguments, with a row in place of each array in a named tuple that ``has_rows``."""
+    """A tuple of arguments, with a row of each array in a named tuple that ``has_rows``."""
     result = nb.Tuple([row_type(kind) for kind in args])
 
     def codegen(context, builder, signature, values):

@@ -108,7 +108,7 @@ def projected_gradient(x, g, lower, upper, i):
 
 
 def _norm_template(BOUNDED):
-    """The largest magnitude in the projected gradient between lo and hi; inf where it is not finite."""
+    """The largest magnitude in the projected gradient of a block; inf where it is not finite."""
 
     def norm_of_block(x, g, lower, upper, lo, hi):
         g = window(g, lo, hi)

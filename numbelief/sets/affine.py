@@ -37,7 +37,7 @@ from numbelief.sets.vectors import power_of_two
 
 
 def _template():
-    fast = {"fastmath": {"reassoc"}}
+    fast: dict[str, Any] = {"fastmath": {"reassoc"}, "allocates": False}
     return _project_template(part(_violation, **fast), part(orthogonalize, **fast))
 
 
@@ -62,10 +62,10 @@ def _scratch_size(n, m):
 
 def _project_template(violation, orthogonalize):
     def project(x, steps, words):
-        n, m = x.size, words.count
+        n, m = x.size, words.rows
         A, b = array_at(words.first, m * n, np.float64), array_at(words.second, m, np.float64)
         scratch = array_at(words.scratch, _scratch_size(n, m), np.float64)
-        order = array_at(words.index, m, np.intp)
+        order = array_at(words.integers, m, np.intp)
         v, W = window(scratch, 0, n), window(scratch, n, n + m * n)
         at = n + m * n
         L, at = window(scratch, at, at + m * m + m), at + m * m + m
@@ -113,9 +113,6 @@ def _project_template(violation, orthogonalize):
         return worst
 
     return project
-
-
-_PROJECTION = Projection(_template)
 
 
 # ---- the set -----------------------------------------------------------------------------------
@@ -196,16 +193,18 @@ class Affine(FeasibleSet):
         count: int = self.A.shape[1]
         return count
 
+    _projection = Projection(_template)
+
     def _projector(self, n: int, dtype: Any) -> Projector:
         m = len(self._rows)
         return Projector(
-            _PROJECTION,
+            self._projection,
             n,
             dtype,
             arrays=[self._rows, self._values],
             scratch=_scratch_size(n, m),
-            index=m,
-            count=m,
+            integers=m,
+            rows=m,
         )
 
     def _contains(self, x: NDArray[Any], tol: Any, ulp: float) -> bool:

@@ -8,8 +8,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from numbelief._compile.arrays import SUM_BLOCK, larger, largest, smaller
-from numbelief._compile.internals import array_at, number_at, window
+from numbelief._compile.arrays import SUM_BLOCK, largest
+from numbelief._compile.internals import array_at, larger, number_at, smaller, window
 from numbelief._compile.jit import part
 from numbelief._compile.template import bind
 from numbelief.sets.base import FeasibleSet
@@ -17,11 +17,10 @@ from numbelief.sets.checks import as_center, as_nonnegative, freeze
 from numbelief.sets.cuts import BALL, L1_BALL, Cut, CutBox
 from numbelief.sets.linear_programs import System
 from numbelief.sets.one_multiplier import (
-    infinity,
-    number,
-    one,
+    INFINITY,
+    ONE,
+    ZERO,
     one_multiplier,
-    zero,
 )
 from numbelief.sets.projector import (
     EPS,
@@ -46,15 +45,16 @@ _NEWTON_STEPS = 200
 
 
 def _ball_template(center_at):
-    fast = {"fastmath": {"reassoc"}}
-    center_at = part(center_at, inlined=True)
+    def block(template):
+        return part(bind(template, center_at=center_at), fastmath={"reassoc"}, allocates=False)
+
     return bind(
         _project_template,
         center_at=center_at,
-        square_distance=part(bind(_square_distance_template, center_at=center_at), **fast),
-        squares=part(bind(_squares_template, center_at=center_at), **fast),
-        newton=part(bind(_newton_template, moments=part(bind(_moments_template, center_at=center_at), **fast))),
-        shrink=part(bind(_shrink_template, center_at=center_at), **fast),
+        square_distance=block(_square_distance_template),
+        squares=block(_squares_template),
+        newton=bind(_newton_template, moments=block(_moments_template)),
+        shrink=block(_shrink_template),
     )
 
 
@@ -131,7 +131,10 @@ def _newton_template(moments):
             first = second = third = 0.0
             for lo in range(0, count, SUM_BLOCK):
                 hi = smaller(count, lo + SUM_BLOCK)
-                found = moments(x, steps, c, scale, pace, spread, t, stride, lo, hi)
+                if stride == 1:  # as a constant, for code that is faster
+                    found = moments(x, steps, c, scale, pace, spread, t, 1, lo, hi)
+                else:
+                    found = moments(x, steps, c, scale, pace, spread, t, stride, lo, hi)
                 first += found[0]
                 second += found[1]
                 third += found[2]
@@ -158,7 +161,8 @@ def _project_template(center_at, square_distance, squares, newton, shrink):
         n, c = x.size, words.first
         radius = array_at(words.numbers, 1, np.float64)[0]
         scale = 1 / radius if radius > 1e-307 else inf
-        # Most iterates lie inside, where the metric does not matter: a third of the time at n = 100.
+        # Most iterates lie inside, where the metric does not matter: a third of the time at
+        # n = 100.
         if n <= SUM_BLOCK and square_distance(x, c, scale) < 1:
             return 0.0
         unit = 1.0
@@ -192,9 +196,13 @@ def _project_template(center_at, square_distance, squares, newton, shrink):
             return 0.0
         pace, spread, least = 1 / top, distance, 1 - 1 / distance
         t = least
-        if n >= 4 * SAMPLE:
-            t = newton(x, steps, c, scale, pace, spread, t, least, n // SAMPLE, 1e-3)
-        t = newton(x, steps, c, scale, pace, spread, t, least, 1, EPS)
+        stride = n // SAMPLE if n >= 4 * SAMPLE else 1
+        while True:  # of a sample, then of all
+            precision = EPS if stride == 1 else 1e-3
+            t = newton(x, steps, c, scale, pace, spread, t, least, stride, precision)
+            if stride == 1:
+                break
+            stride = 1
         of_all = 0.0
         for lo in range(0, n, SUM_BLOCK):
             hi = smaller(n, lo + SUM_BLOCK)
@@ -224,13 +232,10 @@ def _project_template(center_at, square_distance, squares, newton, shrink):
                         elif moving or far * sqrt(total) > left:
                             x[i] = center_at(c, i) + left * way / sqrt(total)
             if not moving and far > 0:  # how far the others may be
-                left *= sqrt(larger(0.0, 1 - (far * sqrt(total) / left) ** 2)) if left > 0 else 0.0
+                share = far * sqrt(total) / left if left > 0 else 1.0
+                left *= sqrt(larger(0.0, 1 - share * share))
 
     return project
-
-
-_BALL = Projection(_ball_template, center_at=zero)
-_MOVED_BALL = Projection(_ball_template, center_at=number)
 
 
 # ---- the projection onto an L1 ball: what `one_multiplier` searches ------------------------------
@@ -257,13 +262,7 @@ def _center_size(a, i):
     return abs(number_at(a, i))
 
 
-_ORTHANT = {"normal_at": one, "lower_at": zero, "upper_at": infinity}
-_L1_BALL = Projection(
-    one_multiplier, fold=_magnitude, unfold=_signed, center_size=zero, **_ORTHANT
-)
-_MOVED_L1_BALL = Projection(
-    one_multiplier, fold=_distance, unfold=_beside, center_size=_center_size, **_ORTHANT
-)
+_ORTHANT = {"normal_at": ONE, "lower_at": ZERO, "upper_at": INFINITY}
 
 
 # ---- the sets ----------------------------------------------------------------------------------
@@ -289,13 +288,15 @@ class _Centered(FeasibleSet):
         """As in `FeasibleSet.diameter`; with a norm, n does not matter."""
         return super().diameter(1 if norm and n is None and self.size is None else n, norm)
 
-    def _choose(
-        self, centered: Projection, moved: Projection, n: int
-    ) -> tuple[Projection, list[NDArray[Any]]]:
+    _projection: ClassVar[Projection]
+    _projection_moved: ClassVar[Projection]
+
+    def _choose_projection(self, n: int) -> tuple[Projection, list[NDArray[Any]]]:
         """The projection for a center at zero or elsewhere, and its arrays."""
         if not self.center.any():
-            return centered, []
-        return moved, [np.ascontiguousarray(np.broadcast_to(self.center, (n,)))]
+            return self._projection, []
+        center = np.ascontiguousarray(np.broadcast_to(self.center, (n,)))
+        return self._projection_moved, [center]
 
     def _widths(self, n: int) -> NDArray[np.float64]:
         return np.full(n, 2 * self.radius)
@@ -350,9 +351,11 @@ class Ball(_Centered):
     """
 
     _kind = BALL
+    _projection = Projection(_ball_template, center_at=ZERO)
+    _projection_moved = Projection(_ball_template, center_at=number_at)
 
     def _projector(self, n: int, dtype: Any) -> Projector:
-        projection, arrays = self._choose(_BALL, _MOVED_BALL, n)
+        projection, arrays = self._choose_projection(n)
         return Projector(projection, n, dtype, arrays=arrays, numbers=[self.radius])
 
     def _contains(self, x: NDArray[Any], tol: Any, ulp: float) -> bool:
@@ -403,11 +406,19 @@ class L1Ball(_Centered):
     """
 
     _kind = L1_BALL
+    _projection = Projection(
+        one_multiplier, fold=_magnitude, unfold=_signed, center_size=ZERO, **_ORTHANT
+    )
+    _projection_moved = Projection(
+        one_multiplier, fold=_distance, unfold=_beside, center_size=_center_size, **_ORTHANT
+    )
 
     def _projector(self, n: int, dtype: Any) -> Projector:
-        projection, arrays = self._choose(_L1_BALL, _MOVED_L1_BALL, n)
+        projection, arrays = self._choose_projection(n)
         numbers = [self.radius, 0]
-        return Projector(projection, n, dtype, arrays=arrays, numbers=numbers, scratch=n, index=n)
+        return Projector(
+            projection, n, dtype, arrays=arrays, numbers=numbers, scratch=n, integers=n
+        )
 
     def _contains(self, x: NDArray[Any], tol: Any, ulp: float) -> bool:
         slack = ulp * (self.radius + float(np.abs(x).sum()))

@@ -27,9 +27,6 @@ def _template():
     return project
 
 
-_PROJECTION = Projection(_template)
-
-
 @dataclass(frozen=True, eq=False)
 class Box(FeasibleSet):
     r"""All x with ``lower <= x <= upper``, coordinate by coordinate.
@@ -151,8 +148,10 @@ class Box(FeasibleSet):
     def _count(self, n: Any, name: str = "n") -> int:
         return super()._count(1 if n is None and self.lower.shape == (1,) else n, name)
 
+    _projection = Projection(_template)
+
     def _projector(self, n: int, dtype: Any) -> Projector:
-        return Projector(_PROJECTION, n, dtype, arrays=self.limits(n, dtype))
+        return Projector(self._projection, n, dtype, arrays=self.limits(n, dtype))
 
     def _contains(self, x: NDArray[Any], tol: Any, ulp: float) -> bool:
         return self.contains(x, tol)

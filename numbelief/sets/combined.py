@@ -2,9 +2,7 @@
 
 import operator
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,8 +13,7 @@ from numbelief.sets.base import FeasibleSet
 from numbelief.sets.box import rounded_inwards
 from numbelief.sets.checks import as_nonnegative, freeze
 from numbelief.sets.cuts import EQUATION, INEQUALITY, CutBox
-from numbelief.sets.dual_newton import PROJECTION as DUAL_NEWTON
-from numbelief.sets.dual_newton import scratch_size
+from numbelief.sets.dual_newton import dual_newton, scratch_size
 from numbelief.sets.linear import cut_box_projector
 from numbelief.sets.linear_programs import EMPTY, UNBOUNDED, System, Unbounded, joined, minimize
 from numbelief.sets.projector import EPS, Projection, Projector
@@ -35,9 +32,9 @@ _PART = 4
 
 def _template():
     def project(x, steps, words):
-        parts = array_at(words.table, words.count * _PART, np.intp)
+        parts = array_at(words.table, words.rows * _PART, np.intp)
         worst = 0.0
-        for k in range(words.count):
+        for k in range(words.rows):
             address, data = parts[k * _PART], parts[k * _PART + 1]
             lo, hi = parts[k * _PART + 2], parts[k * _PART + 3]
             left = call_c(address, window(x, lo, hi), window(steps, lo, hi), data)
@@ -45,9 +42,6 @@ def _template():
         return worst
 
     return project
-
-
-_PRODUCT = Projection(_template)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +107,12 @@ class Product(FeasibleSet):
         starts = [0, *stops[:-1]]
         return list(zip(self.sets, starts, stops, strict=True))
 
+    _projection = Projection(_template)
+
     def _projector(self, n: int, dtype: Any) -> Projector:
         parts = [(each.projector(hi - lo, dtype), lo, hi) for each, lo, hi in self._blocks]
         table = [(each.address, each.data, lo, hi) for each, lo, hi in parts]
-        return Projector(_PRODUCT, n, dtype, table=table, count=len(parts), keep=parts)
+        return Projector(self._projection, n, dtype, table=table, rows=len(parts), keep=parts)
 
     def _report(self, left: float, x: NDArray[Any]) -> None:
         for each, lo, hi in self._blocks:
@@ -235,13 +231,15 @@ class Intersection(FeasibleSet):
         """The number of coordinates, or None if every set fits any."""
         return next((each.size for each in self.sets if each.size is not None), None)
 
+    _projection = Projection(dual_newton)
+
     def _projector(self, n: int, dtype: Any) -> Projector:
         whole = lower, upper, cuts = self._cut_box(n)
         if len(cuts) == 1 and cuts[0].kind in (INEQUALITY, EQUATION):
             return cut_box_projector(whole, dtype)  # exact, in any metric
         ends = rounded_inwards(lower, upper, n, dtype)
         return Projector(
-            DUAL_NEWTON,
+            self._projection,
             n,
             dtype,
             arrays=[
@@ -250,9 +248,9 @@ class Intersection(FeasibleSet):
             ],
             numbers=[self.tol, self.maxiter, *(cut.side for cut in cuts)],
             scratch=scratch_size(n, len(cuts)),
-            index=len(cuts),
+            integers=len(cuts),
             table=[(cut.kind, cut.lo, cut.hi) for cut in cuts],
-            count=len(cuts),
+            rows=len(cuts),
         )
 
     def _cut_box(self, n: int) -> CutBox:

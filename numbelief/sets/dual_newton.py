@@ -7,8 +7,8 @@ A box, cut by inequalities h(x) <= 0 and equations h(x) = 0 that are sums over t
 Given a multiplier for each, (x - y)² / (2 steps) + multipliers·h(x) is least at a point of the box
 that is found coordinate by coordinate. The nearest point of the set is that of the multipliers at
 which the least sum is greatest. It is a concave and smooth function of them, with the gradient h(x)
-and the second derivatives -G free G', G the gradients of h. Newton's method finds them however far y
-is, where projections onto the sets in turn would crawl.
+and the second derivatives -G free G', G the gradients of h. Newton's method finds them however far
+y is, where projections onto the sets in turn would crawl.
 
 If x is the projection of y, so it is of all points between: where y is so far that its rounding
 errors hide the set, a nearer one takes its place.
@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numbelief._compile.arrays import clip_to_bounds, larger, largest, smaller
-from numbelief._compile.internals import array_at, window
+from numbelief._compile.arrays import clip_to_bounds, largest
+from numbelief._compile.internals import array_at, larger, window
 from numbelief._compile.jit import part
 from numbelief._compile.template import bind
 from numbelief.sets.cuts import BALL, EQUATION, L1_BALL
@@ -30,7 +30,6 @@ from numbelief.sets.projector import (
     ROUNDED,
     SUM_ULPS,
     TERM_ULPS,
-    Projection,
     give_up,
     heavy_step,
     lightest_step,
@@ -86,21 +85,17 @@ def scratch_size(n, m):
     return 3 * n + 8 * m + (2 * m + 1) * (n + m) + m * m + m
 
 
-def _template():
-    respond, failure = part(_respond), part(_failure)
-    step = bind(
-        _step_template,
-        respond=respond,
-        orthogonalize=part(orthogonalize, fastmath={"reassoc"}),
-    )
-    return bind(
-        _project_template, respond=respond, failure=failure, newton_step=step, largest=part(largest)
-    )
+def dual_newton():
+    """The projection onto any intersection."""
+    respond, failure, size = (part(each, allocates=False) for each in (_respond, _failure, largest))
+    rows = part(orthogonalize, fastmath={"reassoc"}, allocates=False)
+    step = bind(_step_template, respond=respond, orthogonalize=rows)
+    return bind(_project_template, respond=respond, failure=failure, newton_step=step, largest=size)
 
 
 def _project_template(respond, failure, newton_step, largest):
     def project(x, steps, words):
-        n, m = x.size, words.count
+        n, m = x.size, words.rows
         width = n + m
         numbers = array_at(words.numbers, 2 + m, np.float64)
         tolerance, attempts = numbers[0], numbers[1]
@@ -111,8 +106,8 @@ def _project_template(respond, failure, newton_step, largest):
             array_at(words.second, 2 * n, np.float64),
         )
         scratch = array_at(words.scratch, scratch_size(n, m), np.float64)
-        v, y, rates = window(scratch, 0, n), window(scratch, n, 2 * n), window(scratch, 2 * n, 3 * n)
-        at = 3 * n
+        v, y, at = window(scratch, 0, n), window(scratch, n, 2 * n), 2 * n
+        rates, at = window(scratch, at, at + n), at + n
         multipliers, at = window(scratch, at, at + m), at + m
         change, at = window(scratch, at, at + m), at + m
         trial, at = window(scratch, at, at + m), at + m
@@ -123,7 +118,7 @@ def _project_template(respond, failure, newton_step, largest):
         W, at = window(scratch, at, at + m * width), at + m * width
         L = window(scratch, at, at + m * m + m)
         response = Response(gradients, free, found)
-        memory = Memory(change, trial, moved, W, L, array_at(words.index, m, np.intp))
+        memory = Memory(change, trial, moved, W, L, array_at(words.integers, m, np.intp))
         longest, top = largest(x), largest(steps)
         if not (longest < inf and top < inf):
             return give_up(x)
@@ -378,6 +373,3 @@ def _step_template(respond, orthogonalize):
         return True
 
     return newton_step
-
-
-PROJECTION = Projection(_template)

@@ -14,13 +14,12 @@ from numbelief.sets.checks import as_normal, as_number, freeze
 from numbelief.sets.cuts import EQUATION, INEQUALITY, Cut, CutBox
 from numbelief.sets.linear_programs import UNBOUNDED, System, minimize_over_box
 from numbelief.sets.one_multiplier import (
-    infinity,
-    minus_infinity,
-    number,
+    INFINITY,
+    MINUS_INFINITY,
+    ZERO,
     one_multiplier,
     plain,
     replaced,
-    zero,
 )
 from numbelief.sets.projector import EPS, SUM_ULPS, Projection, Projector
 from numbelief.sets.vectors import scaled_hyperplane
@@ -35,27 +34,7 @@ def _upper_of_pair(address, i):
     return number_at(address, 2 * i + 1)
 
 
-_FLAT = {"fold": plain, "unfold": replaced, "center_size": zero, "normal_at": number}
-_HALF_SPACE = Projection(one_multiplier, lower_at=minus_infinity, upper_at=infinity, **_FLAT)
-_CUT_BOX = Projection(one_multiplier, lower_at=_lower_of_pair, upper_at=_upper_of_pair, **_FLAT)
-
-
-def cut_box_projector(cut_box: CutBox, dtype: Any) -> Projector:
-    """The projection onto a box with one flat cut."""
-    (cut,) = cut_box.cuts
-    n = cut.row.size
-    lower, upper = cut_box.lower, cut_box.upper
-    if dtype == np.float32:
-        lower, upper = rounded_inwards(lower, upper, n, dtype)
-    return Projector(
-        _CUT_BOX,
-        n,
-        dtype,
-        arrays=[cut.row, np.stack([lower, upper], axis=1, dtype=np.float64)],
-        numbers=[cut.side, cut.kind == EQUATION],
-        scratch=n,
-        index=n,
-    )
+_FLAT = {"fold": plain, "unfold": replaced, "center_size": ZERO, "normal_at": number_at}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +81,13 @@ class HalfSpace(FeasibleSet):
         count: int = self.normal.size
         return count
 
+    _projection = Projection(one_multiplier, lower_at=MINUS_INFINITY, upper_at=INFINITY, **_FLAT)
+
     def _projector(self, n: int, dtype: Any) -> Projector:
         normal, offset = scaled_hyperplane(self.normal, self.offset)
         numbers = [offset, 0]
         return Projector(
-            _HALF_SPACE, n, dtype, arrays=[normal], numbers=numbers, scratch=n, index=n
+            self._projection, n, dtype, arrays=[normal], numbers=numbers, scratch=n, integers=n
         )
 
     def _contains(self, x: NDArray[Any], tol: Any, ulp: float) -> bool:
@@ -127,7 +108,8 @@ class HalfSpace(FeasibleSet):
 
     def _cut_box(self, n: int) -> CutBox:
         free = np.full(n, inf)
-        return CutBox(-free, free, [Cut(INEQUALITY, 0, n, *scaled_hyperplane(self.normal, self.offset))])
+        cut = Cut(INEQUALITY, 0, n, *scaled_hyperplane(self.normal, self.offset))
+        return CutBox(-free, free, [cut])
 
     def _system(self, n: int) -> System:
         free, offset = np.full(n, inf), np.array([self.offset])
@@ -220,6 +202,10 @@ class BoxHyperplane(FeasibleSet):
             ends = [np.where(c == 0, 0.0, c * bound) for bound in (self.lower, self.upper)]
         return np.minimum(*ends), np.maximum(*ends)
 
+    projection = Projection(
+        one_multiplier, lower_at=_lower_of_pair, upper_at=_upper_of_pair, **_FLAT
+    )
+
     def _projector(self, n: int, dtype: Any) -> Projector:
         return cut_box_projector(self._cut_box(n), dtype)
 
@@ -263,13 +249,32 @@ class BoxHyperplane(FeasibleSet):
 
     def _cut_box(self, n: int) -> CutBox:
         kind = EQUATION if self.equality else INEQUALITY
-        return CutBox(self.lower, self.upper, [Cut(kind, 0, n, *scaled_hyperplane(self.normal, self.offset))])
+        cut = Cut(kind, 0, n, *scaled_hyperplane(self.normal, self.offset))
+        return CutBox(self.lower, self.upper, [cut])
 
     def _system(self, n: int) -> System:
         row, value = self.normal[None], np.array([self.offset])
         if self.equality:
             return System(self.lower, self.upper, equal=row, values=value)
         return System(self.lower, self.upper, row, value)
+
+
+def cut_box_projector(cut_box: CutBox, dtype: Any) -> Projector:
+    """The projection onto a box with one flat cut."""
+    (cut,) = cut_box.cuts
+    n = cut.row.size
+    lower, upper = cut_box.lower, cut_box.upper
+    if dtype == np.float32:
+        lower, upper = rounded_inwards(lower, upper, n, dtype)
+    return Projector(
+        BoxHyperplane.projection,
+        n,
+        dtype,
+        arrays=[cut.row, np.stack([lower, upper], axis=1, dtype=np.float64)],
+        numbers=[cut.side, cut.kind == EQUATION],
+        scratch=n,
+        integers=n,
+    )
 
 
 def _sum_of_finite(array: NDArray[np.float64]) -> float:

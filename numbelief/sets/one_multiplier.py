@@ -6,11 +6,20 @@ are multiplied by ``scale`` and lengths by ``unit``, powers of two, so that noth
 """
 
 from math import inf, isnan, nan
+from typing import Any
 
 import numpy as np
 
-from numbelief._compile.arrays import SUM_BLOCK, clip_to_bounds, larger, largest, smaller
-from numbelief._compile.internals import array_at, bits_of, number_at, of_bits, window
+from numbelief._compile.arrays import SUM_BLOCK, clip_to_bounds, largest
+from numbelief._compile.internals import (
+    always,
+    array_at,
+    bits_of,
+    larger,
+    of_bits,
+    smaller,
+    window,
+)
 from numbelief._compile.jit import part
 from numbelief._compile.template import bind
 from numbelief.sets.projector import (
@@ -22,9 +31,9 @@ from numbelief.sets.projector import (
     give_up,
     heavy_step,
     lightest_step,
-    unit_of,
     rounding,
     scaled_step,
+    unit_of,
 )
 
 NEWTON_STEPS = 10
@@ -48,31 +57,33 @@ def one_multiplier(fold, unfold, center_size, normal_at, lower_at, upper_at):
         ``normal_at(a, i)``, ``lower_at(b, i)`` and ``upper_at(b, i)`` are the set's numbers, b the
         address of its second array.
     """
+    fast: dict[str, Any] = {"fastmath": {"reassoc"}, "allocates": False}
     ends = {"lower_at": lower_at, "upper_at": upper_at}
     # A function of its own, so that its product is not one of those that may be reordered.
-    loop = {"normal_at": normal_at, "scaled_step": part(scaled_step, inlined=True), **ends}
-    move_block = bind(_move_block_template, center_size=center_size, **loop)
-    sums_of_block = bind(_sums_of_block_template, **loop)
-    search = bind(_search_template, normal_at=normal_at, **ends)
-    move = bind(
-        _move_template, fold=fold, move_block=part(move_block, fastmath={"reassoc"})
+    loop = {"normal_at": normal_at, "scaled_step": part(scaled_step, inlined=True, allocates=False)}
+    move_block = bind(_move_block_template, center_size=center_size, **loop, **ends)
+    sums_of_block = bind(_sums_of_block_template, **loop, **ends)
+    search = part(bind(_search_template, **loop, **ends), allocates=False)
+    return bind(
+        _project_template,
+        fold=fold,
+        unfold=unfold,
+        solve=bind(
+            _solve_template,
+            move=bind(_move_template, fold=fold, move_block=part(move_block, **fast)),
+            newton=bind(_newton_template, sums_of_block=part(sums_of_block, **fast), search=search),
+            search=search,
+            absorb=bind(_absorb_template, **loop, **ends),
+        ),
+        **ends,
     )
-    search = part(search)
-    newton = bind(
-        _newton_template,
-        sums_of_block=part(sums_of_block, fastmath={"reassoc"}),
-        search=search,
-    )
-    absorb = bind(_absorb_template, normal_at=normal_at, **ends)
-    solve = bind(_solve_template, move=move, newton=newton, search=search, absorb=absorb)
-    return bind(_project_template, fold=fold, unfold=unfold, solve=solve, **ends)
 
 
 def _project_template(fold, unfold, solve, lower_at, upper_at):
     def project(x, steps, words):
         n = x.size
         a, b = words.first, words.second
-        r, index = array_at(words.scratch, n, np.float64), array_at(words.index, n, np.intp)
+        r, index = array_at(words.scratch, n, np.float64), array_at(words.integers, n, np.intp)
         numbers = array_at(words.numbers, 2, np.float64)
         target, equal = numbers[0], numbers[1] > 0
         scale, heavy = 1 / unit_of(largest(steps)), 0.0
@@ -117,8 +128,9 @@ def _solve_template(move, newton, search, absorb):
                     t += gap * unit / slope if slope > 0 else nan
                     if not near < way * t < far:
                         t = way * of_bits((bits_of(near) + bits_of(far)) // 2)
+                    every = np.intp(1)  # a plain 1 would compile the search once more
                     t = search(
-                        r, steps, index, way, t, near, far, target, unit, scale, heavy, a, b, 1
+                        r, steps, index, way, t, near, far, target, unit, scale, heavy, a, b, every
                     )
             outside, total, size, slope, top = move(
                 x, r, steps, refinement == 0, t, unit, scale, heavy, a, b
@@ -146,7 +158,7 @@ def _solve_template(move, newton, search, absorb):
 
 def _move_template(fold, move_block):
     def move(x, r, steps, fresh, t, unit, scale, heavy, a, b):
-        """Move r, where it is fresh from x, by t along d; return sums over x(0), and its largest."""
+        """Move r, or first fill it from x, by t along d; return sums over x(0) and its largest."""
         outside, total, size, slope = 0, 0.0, 0.0, 0.0
         top = np.int64(0)
         for lo in range(0, x.size, SUM_BLOCK):
@@ -250,7 +262,7 @@ def _newton_template(sums_of_block, search):
     return newton
 
 
-def _search_template(normal_at, lower_at, upper_at):
+def _search_template(normal_at, lower_at, upper_at, scaled_step):
     def search(r, steps, index, way, t, near, far, target, unit, scale, heavy, a, b, stride):
         """The multiplier t, in units of scale / unit, that lies between way * near and way * far.
 
@@ -327,7 +339,7 @@ def _search_template(normal_at, lower_at, upper_at):
     return search
 
 
-def _absorb_template(normal_at, lower_at, upper_at):
+def _absorb_template(normal_at, lower_at, upper_at, scaled_step):
     def absorb(r, steps, gap, longest, scale, heavy, a, b):
         """Move coordinates by what rounding y - t d left of the gap; return what is left.
 
@@ -369,26 +381,5 @@ def replaced(x, a, i, value):
     return value
 
 
-def zero(address, i):
-    """0 for every coordinate."""
-    return 0.0
-
-
-def one(address, i):
-    """1 for every coordinate."""
-    return 1.0
-
-
-def infinity(address, i):
-    """Unbounded above."""
-    return inf
-
-
-def minus_infinity(address, i):
-    """Unbounded below."""
-    return -inf
-
-
-def number(address, i):
-    """The number of coordinate i in an array."""
-    return number_at(address, i)
+#: Numbers that are the same for every coordinate.
+ZERO, ONE, INFINITY, MINUS_INFINITY = always(0.0), always(1.0), always(inf), always(-inf)

@@ -5,15 +5,14 @@ A loop that projects its iterate is compiled once for all sets, so it calls a C 
     double project(intptr_t n, T *x, T *steps, void *data)     T is double or float
 
 that moves x to the point of the set with the least sum of (new - old)**2 / steps, and returns how
-far x is from the set: 0 up to rounding, unless the set cannot be reached. ``data`` is the address of
-`Words`: of the set's arrays, and of scratch memory, so that a call allocates nothing and one block of
-words serves one thread.
+far x is from the set: 0 up to rounding, unless the set cannot be reached. ``data`` is where `Words`
+lie: addresses of the set's arrays and of scratch memory, so that a call allocates nothing and one
+block of words serves one thread.
 
 A step of 0 is an infinite weight: the coordinate stays where it is, as long as the others alone can
 reach the set. Everything is computed in float64, whatever T is.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from math import inf, nan
 from typing import Any, NamedTuple
@@ -23,10 +22,10 @@ import numpy as np
 from numba import types as nb
 from numpy.typing import NDArray
 
-from numbelief._compile.arrays import clip_to_bounds, smaller
-from numbelief._compile.internals import eps_of, load
-from numbelief._compile.jit import key_of, part
-from numbelief._compile.pointers import PROTOTYPE, compile_for_address
+from numbelief._compile.arrays import clip_to_bounds
+from numbelief._compile.internals import array_at, eps_of, smaller
+from numbelief._compile.jit import key_of
+from numbelief._compile.pointers import PROTOTYPE, compile_for_address, loaded
 from numbelief._compile.template import bind
 
 # Rounding errors of a sum of n terms, in units of the sum of their magnitudes: those of the terms,
@@ -47,9 +46,9 @@ SAMPLE = 1 << 13
 class Words(NamedTuple):
     """What a compiled projection finds at ``data``: addresses, and a number."""
 
-    #: Memory for numbers, and for integers.
+    #: Memory for numbers and for integers.
     scratch: int
-    index: int
+    integers: int
     #: The set's numbers, and its arrays.
     numbers: int
     first: int
@@ -57,7 +56,7 @@ class Words(NamedTuple):
     #: Rows of integers: see `Projector`.
     table: int
     #: How many equations, parts or constraints there are.
-    count: int
+    rows: int
 
 
 def rounding(x):
@@ -73,7 +72,7 @@ def give_up(x):
 
 
 def unit_of(value):
-    """A power of two near a number, to measure in: whatever is of that size can be divided by it."""
+    """A power of two near a number, to measure numbers of that size in."""
     if value > 0:
         return 2.0 ** clip_to_bounds(np.floor(np.log2(value)), -1000.0, 1000.0)
     return 1.0
@@ -103,36 +102,46 @@ def heavy_step(least, scale):
 
 # ---- compilation -------------------------------------------------------------------------------
 
+_WORDS = nb.CPointer(nb.NamedUniTuple(nb.intp, len(Words._fields), Words))
 
-def _c_template(project):
+
+def _c_template(project, kind):
     def projection(n, x, steps, data):
-        return project(numba.carray(x, n), numba.carray(steps, n), load(data))
+        return project(array_at(x, n, kind), array_at(steps, n, kind), loaded(data, _WORDS))
 
     return projection
 
 
 class Projection:
-    """How to project onto one kind of set, compiled once it is needed.
+    """How to project onto a kind of set, as an attribute of its class; compiled when needed.
 
     Parameters
     ----------
     template : callable
         Makes the plain function ``project(x, steps, words)`` when called with the names.
-    **names : function
-        What tells this kind of set from others with the same template: functions of a module.
+    **names
+        What the template calls.
     """
 
     def __init__(self, template: Callable[..., Any], **names: Any) -> None:
         self._template, self._names = template, names
+        self._compiled: dict[Any, Any] = {}
 
-    @functools.cache  # noqa: B019  they are few, and live as long as their modules
-    def compiled(self, number: Any) -> Any:
-        """The C function for x of a Numba number type."""
-        used = [self._template, *self._names.values()]
-        key = key_of([(each.__module__, each.__qualname__) for each in used], [*self._names])
-        function = bind(_c_template, key, project=part(self._template(**self._names)))
-        words = nb.NamedUniTuple(nb.intp, len(Words._fields), Words)
-        return compile_for_address(function, number, nb.CPointer(words))
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = owner.__module__, owner.__qualname__, name
+
+    def compiled(self, dtype: np.dtype[Any]) -> Any:
+        """The C function for x of a dtype."""
+        if dtype not in self._compiled:
+            number = numba.from_dtype(dtype)
+            project = self._template(**self._names)
+            function = bind(_c_template, key_of(self._name), project=project, kind=number)
+            # The key has numbelief's text only.
+            cache = self._name[0].startswith("numbelief.")
+            self._compiled[dtype] = compile_for_address(
+                function, number, cache=cache, allocates=False
+            )
+        return self._compiled[dtype]
 
 
 class Projector:
@@ -150,11 +159,11 @@ class Projector:
         Of the set, at most two, as the projection wants them.
     numbers : sequence of float
         Of the set.
-    scratch, index : int
+    scratch, integers : int
         How many numbers and integers the projection needs to work.
     table : sequence of tuples of int
         What the projection wants to know of the parts that the set is made of.
-    count : int
+    rows : int
         How many equations, parts or constraints there are.
     keep : any
         What the table has addresses of.
@@ -174,23 +183,24 @@ class Projector:
         arrays: Sequence[NDArray[Any]] = (),
         numbers: Sequence[float] = (),
         scratch: int = 0,
-        index: int = 0,
+        integers: int = 0,
         table: Sequence[tuple[int, ...]] = (),
-        count: int = 0,
+        rows: int = 0,
         keep: Any = None,
     ) -> None:
         self.n, self.dtype = n, np.dtype(dtype)
-        function = projection.compiled(numba.from_dtype(self.dtype))
+        function = projection.compiled(self.dtype)
         first, second, *_ = *arrays, np.empty(0), np.empty(0)
-        memory = (
-            np.empty(scratch),
-            np.empty(index, np.intp),
-            np.array(numbers, np.float64),
-            first,
-            second,
-            np.array(table, np.intp),
-        )
-        words = np.array(Words(*(each.ctypes.data for each in memory), count), np.intp)
+        memory = {
+            "scratch": np.empty(scratch),
+            "integers": np.empty(integers, np.intp),
+            "numbers": np.array(numbers, np.float64),
+            "first": first,
+            "second": second,
+            "table": np.array(table, np.intp),
+        }
+        addresses: dict[str, int] = {name: array.ctypes.data for name, array in memory.items()}
+        words = np.array(Words(**addresses, rows=rows), np.intp)
         self._keep = function, words, memory, keep
         self.address: int = function.address
         self.data: int = words.ctypes.data

@@ -11,18 +11,8 @@ from numbelief.sets.base import FeasibleSet
 from numbelief.sets.checks import as_nonnegative, freeze
 from numbelief.sets.cuts import EQUATION, Cut, CutBox
 from numbelief.sets.linear_programs import System
-from numbelief.sets.one_multiplier import infinity, one, one_multiplier, plain, replaced, zero
+from numbelief.sets.one_multiplier import INFINITY, ONE, ZERO, one_multiplier, plain, replaced
 from numbelief.sets.projector import Projection, Projector
-
-_PROJECTION = Projection(
-    one_multiplier,
-    fold=plain,
-    unfold=replaced,
-    center_size=zero,
-    normal_at=one,
-    lower_at=zero,
-    upper_at=infinity,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +60,18 @@ class Simplex(FeasibleSet):
     def __post_init__(self) -> None:
         freeze(self, total=as_nonnegative("total", self.total))
 
+    _projection = Projection(
+        one_multiplier,
+        fold=plain,
+        unfold=replaced,
+        center_size=ZERO,
+        normal_at=ONE,
+        lower_at=ZERO,
+        upper_at=INFINITY,
+    )
+
     def _projector(self, n: int, dtype: Any) -> Projector:
-        return Projector(_PROJECTION, n, dtype, numbers=[self.total, 1], scratch=n, index=n)
+        return Projector(self._projection, n, dtype, numbers=[self.total, 1], scratch=n, integers=n)
 
     def _contains(self, x: NDArray[Any], tol: Any, ulp: float) -> bool:
         slack = ulp * (self.total + float(np.abs(x).sum()))
