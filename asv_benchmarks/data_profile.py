@@ -29,7 +29,8 @@ import scipy.optimize
 from smooth_problems import PROBLEMS, SmoothProblem, by_name
 
 import numbelief
-from numbelief import SGD, AdaBelief, Adam, Momentum, tuning
+from numbelief import SGD, AdaBelief, Adam, Momentum
+from numbelief._solve import host
 from numbelief.rules import Rule
 
 BUDGET = 4000
@@ -196,7 +197,7 @@ def automatic(rule: type[Rule]) -> Solver:
 def print_pairs(problems: Sequence[SmoothProblem]) -> None:
     """The table's row of the default, for other numbers of pairs."""
     for pairs in PAIRS:
-        tuning.PAIRS = pairs
+        host.PAIRS = pairs
         measure(problems, f"{DEFAULT.__name__}, pairs: {pairs}", "auto", "", automatic(DEFAULT))
 
 

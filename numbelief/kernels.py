@@ -10,7 +10,6 @@ multiply-add is allowed, so every kernel gives the same bits on any number of th
 
 import functools
 import hashlib
-import math
 import os
 import sys
 import types
@@ -29,7 +28,6 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 from numba.np.arrayobj import make_array, populate_array
 from numba.np.unsafe.ndarray import to_fixed_tuple
-from numpy.typing import NDArray
 
 from numbelief import schedules
 from numbelief._compile.jit import package_salt
@@ -77,7 +75,6 @@ norm_of: Any
 extras_of: Any
 begin: Any
 advance: Any
-at: Any
 
 
 @intrinsic
@@ -818,51 +815,7 @@ def _tuples(rule: type[Rule]) -> tuple[Any, Any]:
     )
 
 
-def tabulate(schedule: Any, first: int, count: int) -> NDArray[np.float64]:
-    """The rates of steps first, first + 1, ... of a schedule: without Python if it is our own."""
-    rates = np.empty(count)
-    if isinstance(schedule, schedules.per_epoch):
-        begun, ended = (1 + (t - 1) // schedule.steps for t in (first, first + count - 1))
-        epochs = 1 + np.arange(first - 1, first - 1 + count) // schedule.steps
-        rates = tabulate(schedule.schedule, begun, ended + 1 - begun)[epochs - begun]
-    elif isinstance(schedule, (schedules.warmup, schedules.chain)):
-        early = max(0, min(count, schedule.steps + 1 - first))
-        if isinstance(schedule, schedules.chain):
-            rates[:early] = tabulate(schedule.first, first, early)
-            then = schedule.then
-        else:
-            then = schedule.schedule
-            rates[:early] = tabulate(then, 1, 1) * np.arange(first, first + early) / schedule.steps
-        rates[early:] = tabulate(then, max(first - schedule.steps, 1), count - early)
-    elif isinstance(schedule, schedules.Schedule):
-        _compile_table(type(schedule))(rates, first, *schedule.numbers)  # type: ignore[arg-type]
-    else:
-        for i in range(count):
-            rates[i] = _checked_rate(schedule, first + i)
-    return rates
-
-
-def _checked_rate(schedule: Callable[[int], float], t: int) -> float:
-    given = schedule(t)
-    try:
-        rate = float(given)
-        valid = math.isfinite(rate) and rate >= 0
-    except (TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise ValueError(f"learning_rate({t}) must be a finite number of at least 0, got {given!r}")
-    return rate
-
-
-def _table(rates, first, *numbers):
-    for i in range(rates.size):
-        rates[i] = at(first + i, *numbers)
-
-
-@functools.cache
-def _compile_table(schedule: type[schedules.Schedule]) -> Any:
-    salt = f"{schedule.__name__}_{source_salt()}"
-    return jit(lift(_table, salt, at=part(schedule.at)))
+tabulate = schedules.table
 
 
 def never_decays(rule: Rule) -> bool:
@@ -902,7 +855,7 @@ def source_salt(*files: str) -> str:
 
 def rule_salt(rule: type[Rule]) -> str | None:
     """A short hash of a rule and of all that its functions use; None if that cannot be told."""
-    if rule.__module__ == Rule.__module__:
+    if rule.is_built_in():
         return source_salt()
     parts = [source_salt(), repr((rule.number_names(), rule.scalars, rule.slots, rule.slots_if))]
     seen = set()

@@ -1,16 +1,27 @@
 """Optimizer: one rule bound to one parameter array, for people who own their loop."""
 
 import warnings
-from math import inf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief import checkpoint, cuda, kernels
+from numbelief import _checkpoint as checkpoint
+from numbelief import _interop as interop
+from numbelief import schedules
 from numbelief._compile import threads
-from numbelief.checks import as_gradient, as_parameters, positive
-from numbelief.rules import Lookahead, Rule, without_lookahead
+from numbelief._step.kind import Kind, check_rule, never_decays
+from numbelief._step.state import (
+    CLOCK,
+    Projection,
+    Region,
+    StepOptions,
+    StepState,
+    Synchronization,
+)
+from numbelief._step.vectors import HostVectors, Vectors
+from numbelief.checks import positive
+from numbelief.rules import Lookahead, Rule
 from numbelief.sets import Box, FeasibleSet
 
 __all__ = ["Optimizer"]
@@ -45,10 +56,9 @@ class Optimizer:
         Then clip each of its coordinates to [-max_value, max_value].
     target : {"auto", "serial", "parallel", "cuda"}, default "auto"
         Which kernel runs. On the CPU the bits do not depend on it; "cuda" agrees to rounding.
-        "auto" is "cuda" for an array on a GPU, and else parallel from
-        ``numbelief.kernels.PARALLEL_FROM`` elements on (environment variable
-        ``NUMBELIEF_PARALLEL_FROM``), unless a few steps without threads, tried now and then, are
-        faster. Where threads would be unsafe, such as in a forked child, the serial kernel runs
+        "auto" is "cuda" for an array on a GPU, and else parallel from 32768 elements on
+        (environment variable ``NUMBELIEF_PARALLEL_FROM``), unless a few steps without threads,
+        tried now and then, are faster. Where threads would be unsafe, such as in a forked child, the serial kernel runs
         whatever the target.
     stream : stream or int, optional
         For x on a GPU: the CUDA stream, or its handle, that the steps are queued on, without
@@ -108,94 +118,85 @@ class Optimizer:
             raise TypeError(f"rule must be a numbelief rule such as AdaBelief(), got {rule!r}")
         if target not in _TARGETS:
             raise ValueError(f"target must be one of {', '.join(_TARGETS)}, got {target!r}")
-        self.rule, self.inner = rule, without_lookahead(rule)
+        self.rule, self.inner = rule, rule.inner
         self.x = x
         self._target = target
-        self._card = _card(x, target, stream)
-        self._x = as_parameters(x) if self._card is None else self._card.x
-        n, dtype = self._x.size, self._x.dtype
-        self.feasible_set = resolve_set(feasible_set, bounds, n, on_card=self._card is not None)
+        self.vectors: Vectors = _vectors_of(x, target, stream)
+        n, dtype = self.vectors.size, self.vectors.dtype
+        self.feasible_set = resolve_set(feasible_set, bounds, n, on_card=not self.on_host)
         self._max_norm = None if max_norm is None else positive("max_norm", max_norm)
         self._max_value = None if max_value is None else positive("max_value", max_value)
 
         inner = self.inner
-        self._state: Any
-        if self._card is None:
-            self._state = np.zeros((len(self._state_names), n), dtype)
-        else:
-            self._state = tuple(self._card.vector() for _ in self._state_names)
-        self._numbers = np.array(list(inner.numbers.values()))
-        self._clock = np.zeros(1, kernels.CLOCK)
-        for beta in ("beta1", "beta2"):
-            self._clock[beta] = getattr(inner, beta, 0.0)
+        clock = np.zeros(1, CLOCK)
+        clock["beta1"], clock["beta2"] = inner.betas
+        #: What steps change besides x.
+        self.step_state = StepState(
+            self.vectors.slots(len(self._state_names)),
+            clock,
+            np.array(list(inner.numbers.values())),
+        )
         rate: Any = inner.default_rate if rule.learning_rate is None else rule.learning_rate
         self._schedule = rate if callable(rate) else None
         self._rate = 0.0 if callable(rate) else float(np.max(rate))
-        self.arrays = (self._state, self._clock, self._numbers)
-        kernels.rehearse(inner)
+        check_rule(inner)
         self._bind()
-        if self._card is not None:
-            return
-        self.wants_parallel = target == "parallel" or (
-            target == "auto" and n >= kernels.PARALLEL_FROM
-        )
-        self._step = self._choose_step()
+
+    @property
+    def on_host(self) -> bool:
+        """Whether x is an array of NumPy's."""
+        return isinstance(self.vectors, HostVectors)
 
     def _bind(self) -> None:
-        """Put together what a kernel takes after x and the gradient, and after the rate."""
-        n, dtype, rule, place = self._x.size, self._x.dtype, self.inner, self.feasible_set
-        self.limits = self.trace = self.projection = None
-        if isinstance(place, Box):
-            self.limits = place.limits(n, dtype)
-        elif place is not None:
-            self._projector = place.projector(n, dtype)
-            self.trace = np.zeros((2, n), dtype)
-            self.projection = (self._projector.address, self._projector.data, np.zeros(1))
-        size = kernels.SUM_BLOCK if self._card is None else cuda.SUM_BLOCK
-        blocks = _blocks(getattr(rule, "segments", None), n, size) if rule.layerwise else None
-        scale = _scale(rule, n, dtype)
-        lookahead = (self.rule.k, self.rule.alpha) if isinstance(self.rule, Lookahead) else None
-        self.options: tuple[Any, ...] = ()
-        if self._card is not None:
-            self._stepper = cuda.Stepper(
-                rule,
-                self._card,
-                self._state,
-                decays=not kernels.never_decays(rule),
-                max_norm=self._max_norm,
-                max_value=self._max_value,
-                limits=self.limits,
-                scale=scale,
-                lookahead=lookahead,
-                blocks=blocks,
-            )
-            return
-        self.options = (
-            None if kernels.never_decays(rule) else True,
-            self._max_norm,
-            self._max_value,
-            *(self.limits or (None, None)),
-            self.trace,
-            self.projection,
-            *(blocks or (None, None)),
-            scale,
-            lookahead,
+        """Put together what a step takes besides x, the gradient and the state."""
+        n, dtype, rule = self.vectors.size, self.vectors.dtype, self.inner
+        feasible_set = self.feasible_set
+        self.limits = trace = projection = None
+        if isinstance(feasible_set, Box):
+            self.limits = feasible_set.limits(n, dtype)
+        elif feasible_set is not None:
+            self._projector = feasible_set.projector(n, dtype)
+            trace = np.zeros((2, n), dtype)
+            projection = Projection(self._projector.address, self._projector.data, np.zeros(1))
+        lower, upper = self.limits or (None, None)
+        edges = owner = None
+        if rule.layerwise:
+            edges, owner = _blocks(rule.segments, n, self.vectors.sum_block)
+        lookahead = self.rule.synchronization
+        #: What a step may do besides the rule's update.
+        self.step_options = StepOptions(
+            decays=None if never_decays(rule) else True,
+            max_norm=self._max_norm,
+            max_value=self._max_value,
+            lower=lower,
+            upper=upper,
+            trace=trace,
+            projection=projection,
+            edges=edges,
+            owner=owner,
+            scale=_scale(rule, n, dtype),
+            lookahead=None if lookahead is None else Synchronization(*lookahead),
         )
+        #: What its kernels depend on.
+        self.kind = Kind.of(rule, self.step_options)
+        #: Where x may be, for compiled loops.
+        probe = None if trace is None else np.ones((2, n), dtype)
+        self.region = Region(lower, upper, projection, trace, probe)
+        self._step = self.vectors.stepper(self.kind, self.step_options, self.step_state)
 
     @property
     def t(self) -> int:
         """Number of steps taken."""
-        return int(self._clock["t"][0])
+        return int(self.step_state.clock["t"][0])
 
     @property
     def state(self) -> dict[str, NDArray[Any]]:
         """The rule's slots by name, and the slow weights of a `Lookahead`, as views."""
-        return dict(zip(self._state_names, self._state, strict=True))
+        return dict(zip(self._state_names, self.step_state.slots, strict=True))
 
     @property
     def _state_names(self) -> tuple[str, ...]:
-        slow = ("slow",) if isinstance(self.rule, Lookahead) else ()
-        return (*self.inner.state_names, *slow)
+        return self.rule.state_names
 
     def step(self, grad: Any) -> None:
         """Move x by one step of the rule along a gradient.
@@ -217,36 +218,17 @@ class Optimizer:
             grad has another shape than x, or shares memory with x or with the state; with x on a
             GPU, it is not contiguous or on another GPU. Nothing has changed then.
         """
-        if self._card is not None:
-            # A view does not own what it shows: grad must not be let go before the launch.
-            view = self._card.gradient(grad, self._state)
-            self._stepper.step(view, self._clock, self._numbers, float(self.rates(1)[0]))
-            self._card.wait_for(grad)
-            return
-        x = self._x
-        if not (
-            type(grad) is np.ndarray
-            and grad.dtype == x.dtype
-            and grad.flags.carray
-            and grad.shape == x.shape
-        ):
-            given, grad = grad, as_gradient(grad, x, "grad")
-            if isinstance(given, np.ndarray):  # the kernel would look at the copy only
-                self._refuse_sharing(
-                    np.shares_memory(given, x), np.shares_memory(given, self._state)
-                )
-        rate = self._rate if self._schedule is None else self.rates(1)[0]
-        refusal = self._step(x, grad, *self.arrays, rate, *self.options)
-        if refusal:
-            self._refuse_sharing(refusal == kernels.SHARES_X, refusal == kernels.SHARES_STATE)
-        if self.projection is not None:
+        rate = self._rate if self._schedule is None else float(self.rates(1)[0])
+        self._step(grad, rate)
+        if self.step_options.projection is not None:
             self.report()
 
     def report(self, x: NDArray[Any] | None = None) -> None:
         """Warn if a projection since the last report, or now that of x, does not reach the set."""
-        if self.projection is None:
+        projection = self.step_options.projection
+        if projection is None:
             return
-        left, self.projection[2][0] = float(self.projection[2][0]), 0
+        left, projection.left[0] = float(projection.left[0]), 0
         if x is not None:
             left = self._projector(x.copy(), np.ones_like(x))
         if left > 0:
@@ -256,21 +238,14 @@ class Optimizer:
                 stacklevel=3,
             )
 
+    @property
+    def wants_parallel(self) -> bool:
+        """Whether steps on the host may use threads, where these pay."""
+        return isinstance(self.vectors, HostVectors) and self.vectors.wants_parallel
+
     def runs_parallel(self) -> bool:
-        """Whether a loop in machine code is to use threads."""
+        """Whether a compiled loop is to use threads."""
         return self.wants_parallel and threads.are_safe()
-
-    def kernel(self, *, parallel: bool) -> Any:
-        """The compiled step; see `numbelief.kernels.compile_step`."""
-        nogil = parallel or self._x.size >= kernels.RELEASE_GIL_FROM
-        return kernels.compile_step(self.inner, parallel=parallel, nogil=nogil)
-
-    def _choose_step(self) -> Any:
-        """What takes a step, with threads or without."""
-        first = threads.FIRST if self._target == "auto" else inf
-        return threads.paced(
-            lambda parallel: {"step": self.kernel(parallel=parallel)}, self.wants_parallel, first
-        )["step"]
 
     def rates(self, count: int) -> NDArray[np.float64]:
         """The learning rates of the next steps, the largest one where each coordinate has its own.
@@ -282,24 +257,19 @@ class Optimizer:
         """
         if self._schedule is None:
             return np.full(count, self._rate)
-        return kernels.tabulate(self._schedule, self.t + 1, count)
-
-    def _refuse_sharing(self, with_x: bool, with_state: bool) -> None:
-        if with_x or with_state:
-            other = "x" if with_x else "the optimizer's state"
-            raise ValueError(f"grad must not share memory with {other}: pass a copy")
+        return schedules.table(self._schedule, self.t + 1, count)
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._card is not None:
+        if not self.on_host:
             raise TypeError("an optimizer on a GPU cannot be copied or pickled: use save and load")
-        addresses = ("_x", "_step", "_projector", "trace", "projection", "options")
+        addresses = ("vectors", "_step", "_projector", "step_options", "region")
         return {k: v for k, v in vars(self).items() if k not in addresses}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._x = as_parameters(self.x)  # a copied optimizer steps its own copy of x
+        # A copied optimizer steps its own copy of x.
+        self.vectors = HostVectors(self.x, self._target)
         self._bind()
-        self._step = self._choose_step()
 
     def save(self, path: checkpoint.Path) -> None:
         """Write rule, schedule, t, slots and parameters to one file, atomically.
@@ -360,20 +330,20 @@ class Optimizer:
 
     def snapshot(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Everything that `save` writes, as a header and arrays."""
+        vectors, slots = self.vectors, self.step_state.slots
         header = {
             "rule": checkpoint.describe(self.rule),
-            "dtype": self._x.dtype.name,
-            "n": self._x.size,
+            "dtype": vectors.dtype.name,
+            "n": vectors.size,
             "max_norm": self._max_norm,
             "max_value": self._max_value,
             "feasible_set": self.set_fingerprint(),
         }
-        arrays: dict[str, Any] = {"x": self._x, "state": self._state, "clock": self._clock}
-        if self._card is not None:
-            n, dtype = self._x.size, self._x.dtype
-            rows = [self._card.host(slot) for slot in self._state]
-            arrays["x"] = self._card.host(self._x)
-            arrays["state"] = np.array(rows, dtype).reshape(len(rows), n)
+        arrays = {
+            "x": vectors.to_host(vectors.x),
+            "state": vectors.to_host(slots).reshape(len(slots), vectors.size),
+            "clock": self.step_state.clock,
+        }
         if self.limits is not None:
             arrays |= dict(zip(("lower", "upper"), self.limits, strict=True))
         return header, arrays
@@ -395,8 +365,7 @@ class Optimizer:
         stream: Any = None,
     ) -> "Optimizer":
         """The optimizer that `snapshot` described, bound to x."""
-        card = _card(x, target, stream)
-        given = as_parameters(x) if card is None else card.x
+        given = _vectors_of(x, target, stream)
         missing = [k for k in ("rule", "dtype", "n", "max_norm", "max_value") if k not in header]
         missing += [k for k in ("x", "state", "clock") if k not in arrays]
         if missing:
@@ -426,33 +395,33 @@ class Optimizer:
                 "the checkpoint does not match: another feasible_set in the file, "
                 f"{feasible_set!r} given"
             )
-        n, dtype = opt._x.size, opt._x.dtype
+        mine = {"x": opt.vectors.x, "state": opt.step_state.slots, "clock": opt.step_state.clock}
+        n, dtype = opt.vectors.size, opt.vectors.dtype
         shapes = {"state": (len(opt._state_names), n), "clock": (1,), "x": (n,)}
         for name, shape in shapes.items():
-            saved, kind = arrays[name], kernels.CLOCK if name == "clock" else dtype
+            saved, kind = arrays[name], CLOCK if name == "clock" else dtype
             if saved.shape != shape or saved.dtype != kind:
                 raise ValueError(
                     f"the checkpoint does not match: {name} is {saved.dtype}{saved.shape} in the "
                     f"file, {kind}{shape} expected"
                 )
-        assign = np.copyto if opt._card is None else opt._card.assign
-        for mine, saved in zip((opt._x, *opt._state), (arrays["x"], *arrays["state"]), strict=True):
-            assign(mine, saved)
-        opt._clock[...] = arrays["clock"]
+        opt.vectors.from_host(mine["x"], arrays["x"])
+        opt.vectors.from_host(mine["state"], arrays["state"])
+        opt.step_state.clock[...] = arrays["clock"]
         return opt
 
 
-def _card(x: Any, target: str, stream: Any) -> cuda.Card | None:
-    """The GPU that x is on, or None; it has to be the target."""
-    if target == "cuda":
-        return cuda.Card(x, stream)
-    if cuda.is_device_array(x):
-        if target != "auto":
+def _vectors_of(x: Any, target: str, stream: Any) -> Vectors:
+    """The memory that x lies in; it has to be the target's."""
+    if target == "cuda" or interop.is_device_array(x):
+        if target not in ("auto", "cuda"):
             raise ValueError(f"target must be auto or cuda for x on a GPU, got {target!r}")
-        return cuda.Card(x, stream)
+        from numbelief._gpu.vectors import CardVectors
+
+        return CardVectors(x, stream)
     if stream is not None:
         raise ValueError("stream is for x on a GPU only")
-    return None
+    return HostVectors(x, target)
 
 
 def resolve_set(
@@ -486,7 +455,7 @@ def _scale(rule: Rule, n: int, dtype: Any) -> NDArray[Any] | None:
     rates = rule.learning_rate
     if not isinstance(rates, np.ndarray):
         return None
-    starts = np.array(getattr(rule, "segments", None) or (0,)) if rule.layerwise else np.empty(0)
+    starts = np.array(rule.segments or (0,)) if rule.layerwise else np.empty(0)
     if rates.size == starts.size:
         rates = np.repeat(rates, np.diff(starts, append=n))
     if rates.size != n:

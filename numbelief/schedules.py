@@ -4,7 +4,7 @@ A schedule is a small frozen dataclass with a lower-case name, made like a funct
 as ``learning_rate``; any callable of one integer works too, as long as it depends on nothing else:
 `numbelief.minimize` may ask for the rates of some steps ahead. Where a published schedule counts
 from 0, the first step is its 0. Each schedule is one static function ``at(t, *numbers)`` in plain
-arithmetic: ``kernels.tabulate`` compiles it, so that a run's rates need no Python.
+arithmetic, which `table` compiles, so that a run's rates need no Python.
 
 >>> from numbelief import schedules
 >>> rate = schedules.warmup(schedules.inverse_sqrt(0.1), steps=2)
@@ -15,10 +15,17 @@ arithmetic: ``kernels.tabulate`` compiles it, so that a run's rates need no Pyth
 shows what comes out.
 """
 
+import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbelief._compile.jit import jit, key_of, part
+from numbelief._compile.template import bind
 
 __all__ = [
     "chain",
@@ -30,13 +37,59 @@ __all__ = [
     "plot",
     "sgdr",
     "step_decay",
+    "table",
     "warmup",
 ]
 
 
+# ---- what a field may be -----------------------------------------------------------------------
+
+
+def _nonnegative(name: str, value: Any) -> float:
+    kind = type(value).__name__
+    if kind.startswith(("bool", "complex", "str")) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a real number, got {value!r}")
+    number = float(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
+    return number
+
+
+def _at_least_one(name: str, value: Any) -> float:
+    number = _nonnegative(name, value)
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}")
+    return number
+
+
+def _count(name: str, value: Any) -> int:
+    number = _at_least_one(name, value)
+    if not number.is_integer():
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    return int(number)
+
+
+def _callable(name: str, value: Any) -> Any:
+    if not callable(value):
+        raise TypeError(f"{name} must be callable, got {value!r}")
+    return value
+
+
+# Metadata of fields; one without is a number of at least 0.
+AT_LEAST_ONE = {"check": _at_least_one}
+COUNT = {"check": _count}
+SCHEDULE = {"check": _callable}
+
+
+# ---- the schedules -----------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """What the schedules share: their registry, and a check of their numbers."""
+    """What the schedules share: their registry, checks of their fields, and tables of rates.
+
+    A subclass defines `at`; one that is made of other schedules has `__call__` and `table` instead.
+    """
 
     registry: ClassVar[dict[str, type["Schedule"]]] = {}
 
@@ -45,24 +98,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name in ("schedule", "first", "then"):
-                if not callable(value):
-                    raise TypeError(f"{f.name} must be callable, got {value!r}")
-                continue
-            kind = type(value).__name__
-            if kind.startswith(("bool", "complex", "str")) or not hasattr(value, "__float__"):
-                raise TypeError(f"{f.name} must be a real number, got {value!r}")
-            number = float(value)
-            if not (math.isfinite(number) and number >= 0):
-                raise ValueError(f"{f.name} must be finite and at least 0, got {value!r}")
-            if f.name in ("every", "steps", "T_0", "T_mult"):
-                if number < 1:
-                    raise ValueError(f"{f.name} must be at least 1, got {value!r}")
-                if f.name != "T_mult" and not number.is_integer():
-                    raise ValueError(f"{f.name} must be a whole number, got {value!r}")
-            whole = f.name in ("every", "steps", "T_0")
-            object.__setattr__(self, f.name, int(number) if whole else number)
+            check = f.metadata.get("check", _nonnegative)
+            object.__setattr__(self, f.name, check(f.name, getattr(self, f.name)))
 
     @property
     def numbers(self) -> tuple[float, ...]:
@@ -71,6 +108,12 @@ class Schedule:
 
     def __call__(self, t: int) -> float:
         return float(self.at(t, *self.numbers))
+
+    def table(self, first: int, count: int) -> NDArray[np.float64]:
+        """The rates of the steps first, first + 1, ..., ``count`` of them."""
+        rates = np.empty(count)
+        _compile_table(type(self))(rates, first, *self.numbers)  # type: ignore[arg-type]
+        return rates
 
     @staticmethod
     def at(t, *numbers):
@@ -109,7 +152,7 @@ class inverse_sqrt(Schedule):
 
 @dataclass(frozen=True)
 class step_decay(Schedule):
-    r"""Multiply by a factor every so many steps: :math:`\alpha\gamma^{\lfloor (t-1)/k \rfloor}`.
+    r"""Multiply by a factor every k steps: :math:`\alpha\gamma^{\lfloor (t-1)/k \rfloor}`.
 
     >>> [step_decay(1.0, factor=0.5, every=2)(t) for t in (1, 2, 3)]
     [1.0, 1.0, 0.5]
@@ -117,7 +160,7 @@ class step_decay(Schedule):
 
     rate: float
     factor: float
-    every: int
+    every: int = field(metadata=COUNT)
 
     @staticmethod
     def at(t, rate, factor, every):
@@ -142,7 +185,7 @@ class exponential(Schedule):
 
 @dataclass(frozen=True)
 class cosine(Schedule):
-    r"""Half a cosine from rate to floor in so many steps, then the floor.
+    r"""Half a cosine from rate to floor over the first steps, then the floor.
 
     :math:`\alpha_{min} + \tfrac12(\alpha - \alpha_{min})(1 + \cos(\pi \min(t-1, T)/T))`
 
@@ -151,7 +194,7 @@ class cosine(Schedule):
     """
 
     rate: float
-    steps: int
+    steps: int = field(metadata=COUNT)
     floor: float = 0.0
 
     @staticmethod
@@ -174,8 +217,8 @@ class sgdr(Schedule):
     """
 
     rate: float
-    T_0: int
-    T_mult: float = 1.0
+    T_0: int = field(metadata=COUNT)
+    T_mult: float = field(default=1.0, metadata=AT_LEAST_ONE)
     floor: float = 0.0
 
     @staticmethod
@@ -199,44 +242,129 @@ class warmup(Schedule):
     [0.25, 1.0, 1.0]
     """
 
-    schedule: Callable[[int], float]
-    steps: int
+    schedule: Callable[[int], float] = field(metadata=SCHEDULE)
+    steps: int = field(metadata=COUNT)
 
     def __call__(self, t: int) -> float:
         if t <= self.steps:
             return self.schedule(1) * t / self.steps
         return self.schedule(t - self.steps)
 
+    def table(self, first: int, count: int) -> NDArray[np.float64]:
+        rates = np.empty(count)
+        early = max(0, min(count, self.steps + 1 - first))
+        rates[:early] = table(self.schedule, 1, 1) * np.arange(first, first + early) / self.steps
+        rates[early:] = table(self.schedule, max(first - self.steps, 1), count - early)
+        return rates
+
 
 @dataclass(frozen=True)
 class per_epoch(Schedule):
-    r"""A schedule counted in epochs of so many steps: :math:`\alpha_{1 + \lfloor (t-1)/k \rfloor}`.
+    r"""A schedule counted in epochs of k steps: :math:`\alpha_{1 + \lfloor (t-1)/k \rfloor}`.
 
     >>> [per_epoch(exponential(1.0, 0.5), steps=3)(t) for t in (1, 3, 4, 7)]
     [1.0, 1.0, 0.5, 0.25]
     """
 
-    schedule: Callable[[int], float]
-    steps: int
+    schedule: Callable[[int], float] = field(metadata=SCHEDULE)
+    steps: int = field(metadata=COUNT)
 
     def __call__(self, t: int) -> float:
         return self.schedule(1 + (t - 1) // self.steps)
 
+    def table(self, first: int, count: int) -> NDArray[np.float64]:
+        begun, ended = (1 + (t - 1) // self.steps for t in (first, first + count - 1))
+        epochs = 1 + np.arange(first - 1, first - 1 + count) // self.steps
+        return table(self.schedule, begun, ended + 1 - begun)[epochs - begun]
+
 
 @dataclass(frozen=True)
 class chain(Schedule):
-    r"""One schedule for so many steps, then another one from its own first step.
+    r"""One schedule for the first steps, then another one from its own first step.
 
     >>> [chain(constant(1.0), 2, exponential(0.5, 0.5))(t) for t in (1, 2, 3, 4)]
     [1.0, 1.0, 0.5, 0.25]
     """
 
-    first: Callable[[int], float]
-    steps: int
-    then: Callable[[int], float]
+    first: Callable[[int], float] = field(metadata=SCHEDULE)
+    steps: int = field(metadata=COUNT)
+    then: Callable[[int], float] = field(metadata=SCHEDULE)
 
     def __call__(self, t: int) -> float:
         return self.first(t) if t <= self.steps else self.then(t - self.steps)
+
+    def table(self, first: int, count: int) -> NDArray[np.float64]:
+        rates = np.empty(count)
+        early = max(0, min(count, self.steps + 1 - first))
+        rates[:early] = table(self.first, first, early)
+        rates[early:] = table(self.then, max(first - self.steps, 1), count - early)
+        return rates
+
+
+# ---- tables and pictures -----------------------------------------------------------------------
+
+
+def table(schedule: Callable[[int], float], first: int, count: int) -> NDArray[np.float64]:
+    """The rates of consecutive steps: without Python if the schedule is one of this module.
+
+    Parameters
+    ----------
+    schedule : callable
+        A schedule, or a function of your own, which is called once a step.
+    first, count : int
+        The first step, counted from 1, and how many there are.
+
+    Returns
+    -------
+    ndarray of shape (count,), float64
+
+    Raises
+    ------
+    ValueError
+        A function of your own returned something other than a finite number of at least 0.
+
+    Examples
+    --------
+    >>> from numbelief import schedules
+    >>> schedules.table(schedules.exponential(1.0, factor=0.5), first=2, count=3)
+    array([0.5  , 0.25 , 0.125])
+    """
+    if isinstance(schedule, Schedule):
+        return schedule.table(first, count)
+    rates = np.empty(count)
+    for i in range(count):
+        rates[i] = _checked_rate(schedule, first + i)
+    return rates
+
+
+def _checked_rate(schedule: Callable[[int], float], t: int) -> float:
+    given = schedule(t)
+    try:
+        rate = float(given)
+        valid = math.isfinite(rate) and rate >= 0
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(f"learning_rate({t}) must be a finite number of at least 0, got {given!r}")
+    return rate
+
+
+def table_template(at):
+    """Fill an array with the rates of the steps from the first on."""
+
+    def fill_table(rates, first, *numbers):
+        for i in range(rates.size):
+            rates[i] = at(first + i, *numbers)
+
+    return fill_table
+
+
+@functools.cache
+def _compile_table(schedule: type[Schedule]) -> Any:
+    at = part(schedule.at, inlined=True)  # which Numba cannot make part of a text that has *numbers
+    if schedule.__module__ != __name__:  # the key tells of numbelief's own text only
+        return jit(bind(table_template, at=at), cache=False)
+    return jit(bind(table_template, f"{schedule.__name__}_{key_of()}", at=at))
 
 
 def plot(schedule: Any, steps: int, *, ax: Any = None) -> Any:
@@ -273,6 +401,6 @@ def plot(schedule: Any, steps: int, *, ax: Any = None) -> Any:
     >>> schedules.plot(shown, 100).get_ylabel()  # doctest: +SKIP
     'learning rate'
     """
-    from numbelief import plotting  # here, because it stands on a higher floor
+    from numbelief import plotting  # it imports this module
 
     return plotting.rates(schedule, steps, ax)

@@ -36,6 +36,9 @@ def norm(a):
     return a.dtype.type(np.sqrt(np.sum(wide * wide)))
 
 
+ORACLES = {}  # by the name of the rule
+
+
 class Oracle:
     """What every rule shares: clipping, weight decay, bounds, and where the moments are flushed.
 
@@ -46,6 +49,9 @@ class Oracle:
 
     state_names = ()
     decay_in_direction = False
+
+    def __init_subclass__(cls):
+        ORACLES[cls.__name__] = cls
 
     def __init__(
         self,
@@ -365,25 +371,6 @@ class LAMB(Oracle):
             ratio = x_norm / u_norm if x_norm > 0 and u_norm > 0 else u.dtype.type(1)
             u[start:stop] = rate * ratio * u[start:stop]
         return u
-
-
-ORACLES = {
-    cls.__name__: cls
-    for cls in (
-        SGD,
-        Momentum,
-        Nesterov,
-        Adagrad,
-        RMSProp,
-        Adam,
-        AMSGrad,
-        AdamW,
-        AdaMax,
-        AdaBelief,
-        AdaBound,
-        LAMB,
-    )
-}
 
 
 def make(name, x, **options):

@@ -16,7 +16,9 @@ from numba import carray, cfunc, njit, types
 from scipy import LowLevelCallable
 from scipy.optimize import OptimizeResult
 
-from numbelief import AdaBelief, Adam, loop, minimize, native, schedules
+from numbelief import AdaBelief, Adam, Optimizer, minimize, schedules
+from numbelief._objective import compiled
+from numbelief._solve import loop
 
 X0 = np.array([-1.2, 1.0, -1.2, 1.0, 0.5])
 BOUNDS = [(-2, 2), (-2, 0.9), (-1.5, 2), (None, 0.8), (-2, 2)]
@@ -564,7 +566,8 @@ def test_compiled_must_be_a_flag():
 def test_a_new_objective_compiles_no_loop():
     rule = Adam(0.1)
     minimize(plain, X0, (), rule, "inplace", options={"maxiter": 2})
-    run = loop.compile_run(rule, parallel=False)
+    opt = Optimizer(rule, X0.copy())
+    run = loop.compile_run(opt.kind, opt.region, parallel=False)
     before = len(run.signatures)
 
     @njit
@@ -580,14 +583,15 @@ def test_a_new_objective_compiles_no_loop():
 def test_the_loop_is_cached_on_disk():
     script = textwrap.dedent("""
         import numba, numpy as np, numbelief
-        from numbelief import loop
+        from numbelief._solve import loop
         @numba.njit
         def fun(x, grad):
             grad[:] = 2 * x
             return (x * x).sum()
         rule = numbelief.Adam(0.1)
         numbelief.minimize(fun, np.ones(2), jac="inplace", method=rule)
-        stats = loop.compile_run(rule, parallel=False).stats
+        opt = numbelief.Optimizer(rule, np.ones(2))
+        stats = loop.compile_run(opt.kind, opt.region, parallel=False).stats
         print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
     """)
     for _ in range(2):
@@ -631,8 +635,8 @@ def shifted(shift):
 
 
 def test_adapters_are_shared():
-    before = native._adapter.cache_info().currsize
+    before = compiled._adapter.cache_info().currsize
     for shift in (1.0, 2.0):
         fun = njit(shifted(shift))
         assert minimize(fun, X0, (WEIGHTS,), jac="inplace").x == pytest.approx(shift, abs=1e-4)
-    assert native._adapter.cache_info().currsize <= before + 1
+    assert compiled._adapter.cache_info().currsize <= before + 1

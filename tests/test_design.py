@@ -1,6 +1,7 @@
-"""The shape of the library: floors, registry, README, imports."""
+"""The shape of the library: packages and what they import, registry, README."""
 
 import ast
+import graphlib
 import pathlib
 import re
 import subprocess
@@ -13,53 +14,80 @@ from numbelief import Rule
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = pathlib.Path(numbelief.__file__).parent
-FLOORS = {
-    "_version": 0, "rules": 0, "schedules": 0, "threads": 0, "callbacks": 0,
-    "kernels": 1, "checkpoint": 1, "checks": 1,
-    "native": 2, "tuning": 2, "options": 2, "batches": 2, "cuda": 2,
-    "projections": 3, "loop": 3, "epochs": 3, "sets": 4, "device_rows": 4,
-    "optimizer": 5, "problem": 5, "device": 6, "device_batches": 7,
-    "minimize": 7, "many": 8, "stochastic": 8, "plotting": 9, "__init__": 10,
-    "online.losses": 5, "online.game": 6, "online.environments": 6, "online.comparators": 6,
-    "online.regret": 7, "online.play": 8, "online.bounds": 9, "online.ensemble": 9,
-    "online.__init__": 10,
+# What each package, or module that belongs to none, may import when it is imported; what a call
+# imports does not count: the doors of a result to its plots, and what needs a GPU.
+EDGES = {
+    "_version": (),
+    "_interop": (),
+    "checks": (),
+    "rules": (),
+    "_compile": (),
+    "schedules": ("_compile",),
+    "sets": ("_compile", "checks"),
+    "_checkpoint": ("rules", "schedules"),
+    "_step": ("_compile", "checks", "rules"),
+    "optimizer": ("_checkpoint", "_compile", "_interop", "_step", "checks", "rules", "schedules",
+                  "sets"),
+    "_objective": ("_compile", "checks", "sets"),
+    "_solve": ("_checkpoint", "_compile", "_interop", "_objective", "_step", "checks", "optimizer",
+               "rules", "sets"),
+    "_gpu": ("_checkpoint", "_compile", "_interop", "_objective", "_solve", "_step", "checks",
+             "optimizer", "rules", "sets"),
+    "online": ("_checkpoint", "_compile", "_objective", "_solve", "_step", "checks", "optimizer",
+               "rules", "schedules", "sets"),
+    "plotting": ("checks", "schedules"),
+    "__init__": ("_solve", "_version", "optimizer", "rules", "schedules", "sets"),
 }  # fmt: skip
-BUILT_IN = {n: r for n, r in Rule.registry.items() if r.__module__ == "numbelief.rules"}
+BUILT_IN = {n: r for n, r in Rule.registry.items() if r.is_built_in()}
 
 
 def imported(path):
-    """Names of the numbelief modules that importing a file imports.
-
-    Not those for a type checker, nor those that a call imports: the doors of a result to its bounds
-    and plots.
-    """
+    """Names of the packages and modules at the top that importing a file imports."""
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.Import):
-            yield from (a.name for a in node.names if a.name.startswith("numbelief"))
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("numbelief"):
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield whole if whole.removeprefix("numbelief.") in FLOORS else node.module
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "numbelief":
+            names = [f"numbelief.{alias.name}" for alias in node.names]
+        else:
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        yield from (name.split(".")[1] for name in names if name.startswith("numbelief."))
 
 
-def floor(path):
-    return path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".")
+def package(path):
+    """The package or module at the top that a file belongs to."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=floor)
-def test_imports_point_downward(path):
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_imports_are_those_of_the_plan(path):
+    allowed = {package(path), *EDGES[package(path)]}
     for name in imported(path):
-        inner = name.removeprefix("numbelief.")
-        assert FLOORS[inner] < FLOORS[floor(path)], f"{path.name} imports {name}"
+        assert name in allowed, f"{path.name} imports {name}"
 
 
-def test_the_ground_floor_imports_the_standard_library_only():
-    tree = ast.parse((PACKAGE / "rules.py").read_text())
-    roots = {
-        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
-        for node in ast.walk(tree)
+def test_the_plan_has_no_cycle():
+    assert {*graphlib.TopologicalSorter(EDGES).static_order()} == EDGES.keys()
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_files_are_short_and_numbas_internals_stand_in_one(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 600
+    internals = re.findall(r"^ *(?:from|import) (numba\.(?:core|np)|llvmlite)", text, re.MULTILINE)
+    assert not internals or path.name == "internals.py"
+    assert not re.findall(r"^[A-Za-z_]+: Any$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "rules").glob("*.py")), ids=lambda path: path.stem
+)
+def test_the_rules_import_the_standard_library_only(path):
+    modules = {
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, (ast.Import, ast.ImportFrom))
     }
+    roots = {name.split(".")[0] for name in modules if not name.startswith("numbelief.rules")}
     assert roots <= {"math", "dataclasses", "typing", "collections", "itertools", "warnings"}
 
 

@@ -14,9 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import numbelief
-from numbelief import LAMB, SGD, AdaBelief, Adagrad, Adam, AdaMax, RMSProp, kernels
+from numbelief import LAMB, SGD, AdaBelief, Adagrad, Adam, AdaMax, RMSProp
+from numbelief._compile import threads as threading
+from numbelief._compile.arrays import BLOCK
+from numbelief._compile.jit import inline
+from numbelief._compile.template import adopt
+from numbelief._step.compiled import compile_advance
+from numbelief._step.kind import Kind
 
-BLOCK = kernels.BLOCK
 DTYPES = [np.float32, np.float64]
 NAMES = [name for name, _ in KERNELS]
 
@@ -41,7 +46,7 @@ def outcome(rule, n, dtype, target, **options):
 @pytest.fixture
 def one_serial_kernel(monkeypatch):
     """No second serial kernel that releases the GIL: its text is the same."""
-    monkeypatch.setattr(kernels, "RELEASE_GIL_FROM", sys.maxsize)
+    monkeypatch.setattr(threading, "RELEASE_GIL_FROM", sys.maxsize)
 
 
 @pytest.fixture
@@ -73,9 +78,9 @@ def test_norm_clipping_agrees(name, dtype):
 
 
 def test_releasing_the_gil_changes_no_bits(monkeypatch):
-    n = kernels.RELEASE_GIL_FROM
+    n = threading.RELEASE_GIL_FROM
     released = outcome(AdaBelief(), n, np.float32, "serial")
-    monkeypatch.setattr(kernels, "RELEASE_GIL_FROM", sys.maxsize)
+    monkeypatch.setattr(threading, "RELEASE_GIL_FROM", sys.maxsize)
     assert outcome(AdaBelief(), n, np.float32, "serial") == released
 
 
@@ -84,7 +89,7 @@ import sys
 sys.path.insert(0, {here!r})
 import numba, numpy as np
 import test_kernels as t
-t.kernels.RELEASE_GIL_FROM = sys.maxsize
+t.threading.RELEASE_GIL_FROM = sys.maxsize
 for name, dtype in (("adabelief", np.float32), ("lamb", np.float64)):
     rule = t.segments(t.RULES[name], 200_003)
     serial = t.outcome(rule, 200_003, dtype, "serial", max_norm=0.5)
@@ -302,17 +307,19 @@ def test_inner_functions_have_names_of_their_own():
     gave one rule the slots of another.
     """
     kinds = [(SGD, 0), (Adam, 2), (Adam, 3), (AdaBelief, 2)]
-    steps = [kernels.compile_advance(rule, slots, False, False) for rule, slots in kinds]
+    steps = [compile_advance(Kind(rule, slots)) for rule, slots in kinds]
     names = {step.py_func.__qualname__ for step in steps}
     assert len(names) == len(kinds)
     script = "; ".join(
         [
-            "from numbelief import SGD, kernels",
-            "print(kernels.compile_advance(SGD, 0, False, False).py_func.__qualname__)",
+            "from numbelief import SGD",
+            "from numbelief._step.compiled import compile_advance",
+            "from numbelief._step.kind import Kind",
+            "print(compile_advance(Kind(SGD, 0)).py_func.__qualname__)",
         ]
     )
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert other.stdout.startswith("_advance_")
+    assert other.stdout.startswith("advance_")
     assert other.stdout.strip() not in names
 
 
@@ -323,9 +330,9 @@ def test_functions_that_a_rule_calls_stay_as_they_are():
     def update(x):
         return helper(x) + scaled(x)
 
-    adopted = kernels._adopt(update)
+    adopted = adopt(update, inline)
     assert adopted is not update
-    assert adopted(3.0) == update(3.0) == numba.njit(lambda x: adopted(x))(3.0) == 15.0
+    assert update(3.0) == numba.njit(adopted)(3.0) == 15.0
     assert update.__qualname__.endswith("update")
 
 

@@ -24,7 +24,7 @@ from numbelief import (
     minimize_many,
     schedules,
 )
-from numbelief.kernels import RELEASE_GIL_FROM
+from numbelief._compile.threads import RELEASE_GIL_FROM
 from numbelief.rules import Rule
 from numbelief.sets import Ball
 

@@ -18,13 +18,13 @@ from numbelief import (
     LAMB,
     AdaBelief,
     Adam,
-    loop,
     minimize,
     minimize_many,
-    native,
     per_row,
     schedules,
 )
+from numbelief._objective import compiled
+from numbelief._solve import host_rows
 
 RANDOM = np.random.default_rng(3)
 STARTS = RANDOM.normal(size=(23, 4))
@@ -400,14 +400,14 @@ def test_an_exception_ends_the_other_rows():
     assert caught.value.__notes__ == ["in row 1 of X0"]
 
 
-@pytest.mark.parametrize("where", [(native, "Objective"), (loop, "compile_rows")])
+@pytest.mark.parametrize("where", [(compiled, "Objective"), (host_rows, "compile_searched_rows")])
 def test_ctrl_c_while_it_compiles(where, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(*where, interrupted)
-    if where[0] is loop:
-        monkeypatch.setattr(*where, lambda rule: interrupted)
+    if where[0] is host_rows:
+        monkeypatch.setattr(*where, lambda search: interrupted)
     with pytest.raises(KeyboardInterrupt) as caught:
         minimize_many(rosen, STARTS, jac="inplace")
     assert set(caught.value.intermediate_result.status) == {-1}

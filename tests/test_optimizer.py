@@ -24,13 +24,13 @@ from numbelief import (
     Momentum,
     Optimizer,
     Rule,
-    kernels,
     schedules,
     sets,
 )
+from numbelief._step.kind import rule_key
 
 RNG = np.random.default_rng(7)
-BUILT_IN = [kind for kind in Rule.registry.values() if kind.__module__ == "numbelief.rules"]
+BUILT_IN = [kind for kind in Rule.registry.values() if kind.is_built_in()]
 
 
 def gradients(steps, n=40, dtype=np.float64):
@@ -288,16 +288,16 @@ def rule_from(text, old="", new=""):
     ids=lambda edit: edit[0],
 )  # fmt: skip
 def test_an_edited_rule_gets_new_machine_code(edit, monkeypatch):
-    assert kernels.rule_salt(rule_from(RULE_TEXT)) is None  # from a module that is not there
+    assert rule_key(rule_from(RULE_TEXT)) is None  # from a module that is not there
     monkeypatch.setitem(sys.modules, "mine", types.ModuleType("mine"))
-    salt = kernels.rule_salt(rule_from(RULE_TEXT))
-    assert salt == kernels.rule_salt(rule_from(RULE_TEXT))
+    salt = rule_key(rule_from(RULE_TEXT))
+    assert salt == rule_key(rule_from(RULE_TEXT))
     assert salt is not None
-    assert kernels.rule_salt(rule_from(RULE_TEXT, *edit)) != salt
+    assert rule_key(rule_from(RULE_TEXT, *edit)) != salt
 
 
 def test_a_rule_that_uses_what_cannot_be_hashed_is_not_cached():
-    assert kernels.rule_salt(rule_from(RULE_TEXT, "FACTOR = 2.0", "FACTOR = object()")) is None
+    assert rule_key(rule_from(RULE_TEXT, "FACTOR = 2.0", "FACTOR = object()")) is None
 
 
 def test_a_closure_is_part_of_a_rule():

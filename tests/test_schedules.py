@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import accumulate
 
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 
 from numbelief import SGD, Optimizer, schedules
-from numbelief.checkpoint import _describe_rate, _restore_rate
-from numbelief.kernels import tabulate
+from numbelief._checkpoint import _describe_rate, _restore_rate
+from numbelief.schedules import COUNT, Schedule, table
 
 STEPS = range(1, 200)
 
@@ -100,8 +101,9 @@ def test_a_table_holds_what_the_calls_give(case):
     schedule, _ = CASES[case]
     calls = np.array([schedule(t) for t in STEPS])
     for first, count in ((1, 199), (1, 1), (8, 1), (30, 40), (50, 150), (199, 1), (20, 0)):
-        table = tabulate(schedule, first, count)
-        np.testing.assert_allclose(table, calls[first - 1 : first - 1 + count], rtol=1e-14)
+        rates = table(schedule, first, count)
+        assert rates.dtype == np.float64
+        np.testing.assert_allclose(rates, calls[first - 1 : first - 1 + count], rtol=1e-14)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -120,13 +122,39 @@ def test_functions_of_ones_own_are_parts_too():
     )
     expected = [0.5, 1, 1, 1, 1 / 2, 1 / 2, 1, 1 / 2, 1, 2]
     assert [mine(t) for t in range(1, 11)] == expected
-    assert tabulate(mine, 1, 10).tolist() == expected
-    assert tabulate(mine, 7, 2).tolist() == expected[6:8]
+    assert table(mine, 1, 10).tolist() == expected
+    assert table(mine, 7, 2).tolist() == expected[6:8]
     with pytest.raises(ValueError, match="is your own function 'one_over'.*pass rule="):
         _restore_rate(_describe_rate(mine))
     bad = schedules.per_epoch(lambda t: -1.0 if t == 2 else 0.5, 3)
     with pytest.raises(ValueError, match=r"learning_rate\(2\) must be a finite number"):
-        tabulate(bad, 1, 5)
+        table(bad, 1, 5)
+
+
+def half(x):
+    return x / 2
+
+
+def test_a_schedule_of_ones_own_is_one_class():
+    try:
+
+        @dataclass(frozen=True)
+        class linear(Schedule):
+            rate: float
+            steps: int = field(metadata=COUNT)
+
+            @staticmethod
+            def at(t, rate, steps):
+                return half(rate * 2) * max(0, 1 - (t - 1) / steps)
+
+        mine = schedules.warmup(linear(1.0, steps=4), 2)
+        assert [mine(t) for t in range(1, 8)] == [0.5, 1, 1, 0.75, 0.5, 0.25, 0]
+        assert table(mine, 2, 4).tolist() == [1, 1, 0.75, 0.5]
+        assert _restore_rate(json.loads(json.dumps(_describe_rate(mine)))) == mine
+        with pytest.raises(ValueError, match="steps must be a whole number, got 2.5"):
+            linear(1.0, 2.5)
+    finally:
+        Schedule.registry.pop("linear", None)
 
 
 def test_an_optimizer_steps_by_epochs():

@@ -27,13 +27,13 @@ from numbelief import (
     AdaBelief,
     Momentum,
     Optimizer,
-    batches,
-    epochs,
     minimize_stochastic,
     schedules,
     sets,
 )
-from numbelief.batches import Batches, Order
+from numbelief._solve import data as batches
+from numbelief._solve import epochs
+from numbelief._solve.data import Batches, Order
 
 RANDOM = np.random.default_rng(7)
 A = RANDOM.standard_normal((103, 3))
@@ -238,15 +238,15 @@ def test_lookahead_stands_for_its_slow_weights():
 
 @pytest.mark.usefixtures("_parallel_from_here")
 def test_python_loops_load_their_kernels_once(recwarn):
-    epochs._compile_part.cache_clear()
+    epochs._compile.cache_clear()
     run(epochs=2)
-    assert epochs._compile_part.cache_info().misses == 3  # one of them with threads and without
+    assert epochs._compile.cache_info().misses == 3  # one of them with threads and without
     assert not recwarn.list
 
 
 @pytest.fixture
 def _parallel_from_here(monkeypatch):
-    monkeypatch.setattr("numbelief.kernels.PARALLEL_FROM", 1)
+    monkeypatch.setattr("numbelief._compile.threads.PARALLEL_FROM", 1)
 
 
 def test_the_last_epoch_is_called_back_too():
@@ -605,7 +605,7 @@ def test_any_number_of_threads(threads, monkeypatch):
     before = numba.get_num_threads()
     if threads > before:
         pytest.skip("one core")
-    monkeypatch.setattr("numbelief.kernels.PARALLEL_FROM", 1)
+    monkeypatch.setattr("numbelief._compile.threads.PARALLEL_FROM", 1)
     numba.set_num_threads(threads)
     try:
         found = run(pair, options={"iterate": "ema"})

@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from numbelief import threads
+from numbelief._compile import threads
 
 PREAMBLE = """
 import threading, multiprocessing, os, sys

@@ -17,7 +17,7 @@ from numbelief import SGD, AdaBelief, Adam, Optimizer, Rule, minimize
 sys.path.insert(0, str(Path(__file__).parent.parent / "asv_benchmarks"))
 from smooth_problems import PROBLEMS as TABLE
 
-BUILT_IN = {n: r for n, r in Rule.registry.items() if r.__module__ == "numbelief.rules"}
+BUILT_IN = {n: r for n, r in Rule.registry.items() if r.is_built_in()}
 
 
 def wood(x):

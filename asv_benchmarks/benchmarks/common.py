@@ -12,7 +12,7 @@ import numpy as np
 from numba import prange
 
 import numbelief
-from numbelief.kernels import BLOCK
+from numbelief._compile.arrays import BLOCK
 
 Step = Callable[[], object]
 

@@ -5,7 +5,8 @@ from functools import partial
 import numpy as np
 
 from numbelief import LAMB, SGD, AdaBelief, Adam, Lookahead, Optimizer
-from numbelief.kernels import RELEASE_GIL_FROM
+from numbelief._compile.threads import RELEASE_GIL_FROM
+from numbelief._step.compiled import compile_step
 from numbelief.rules import Rule
 
 from .common import RATE, Step, numbers, ratio, side_by_side, traffic_step
@@ -17,10 +18,12 @@ WORK = 1_000_000
 def kernel_step(rule, n, dtype="float32", target="parallel"):
     """One call of a compiled step, after a first one that compiles it."""
     optimizer = Optimizer(rule, numbers(n, dtype), target=target)
-    kernel = optimizer.kernel(parallel=target == "parallel")
+    parallel = target == "parallel"
+    nogil = parallel or n >= RELEASE_GIL_FROM
+    kernel = compile_step(optimizer.kind, parallel=parallel, nogil=nogil)
     rate = optimizer.rates(1)[0]
     g = numbers(n, dtype, seed=1)
-    step = partial(kernel, optimizer.x, g, *optimizer.arrays, rate, *optimizer.options)
+    step = partial(kernel, optimizer.x, g, optimizer.step_state, rate, optimizer.step_options)
     step()
     return step
 
@@ -112,7 +115,7 @@ class LookaheadStep:
 
 
 class Crossover:
-    """Where threads begin to pay: `numbelief.kernels.PARALLEL_FROM` is read off this."""
+    """Where threads begin to pay: `numbelief._compile.threads.PARALLEL_FROM` is read off this."""
 
     params = (
         (1_000, 10_000, 100_000, 300_000, 1_000_000, 10_000_000),

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from numbelief import AdaBelief, Adam, Optimizer, minimize_stochastic
-from numbelief.batches import Batches, Order
+from numbelief._solve.data import Batches, Order
 
 from .common import Step, numbers, ratio, side_by_side
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numbelief._compile.internals import bits_of, of_bits, window
+from numbelief._compile.internals import bits_of, larger, of_bits, smaller, window
 from numbelief._compile.jit import jit, key_of, part
 from numbelief._compile.template import bind
 
@@ -22,25 +22,9 @@ BLOCK = 1 << 14
 SUM_BLOCK = 1 << 12
 
 
-def larger(a, b):
-    """The larger of two numbers, as Python's max has it; max itself takes 20 ms to compile."""
-    return b if b > a else a
-
-
-def smaller(a, b):
-    """The smaller of two numbers, as Python's min has it."""
-    return b if b < a else a
-
-
 def clip_to_bounds(value, lower, upper):
     """The nearest number between bounds."""
     return smaller(larger(value, lower), upper)
-
-
-def row(array, k):
-    """Row k of a 2-D array, of shape (n,), as an array that owns nothing."""
-    n = array.shape[1]
-    return window(array, k * n, (k + 1) * n)
 
 
 def copy(source, target):
@@ -141,20 +125,20 @@ def norm_template(sum_of_squares):
 @functools.cache
 def compile_dot(*, parallel: bool) -> Any:
     """`dot_template`'s function, for compiled code."""
-    dot = bind(dot_template, dot_of_block=part(dot_of_block))
+    dot = bind(dot_template, dot_of_block=part(dot_of_block, allocates=False))
     return part(dot, parallel=parallel)
 
 
 @functools.cache
 def compile_add_multiple(*, parallel: bool) -> Any:
     """`add_multiple`, for compiled code."""
-    return part(add_multiple, parallel=parallel)
+    return part(add_multiple, parallel=parallel, allocates=parallel)
 
 
 @functools.cache
 def compile_norm(*, parallel: bool) -> Any:
     """`norm_template`'s function, for Python and for compiled code."""
     # Reordering inside a block lets the sum use vectors; each block is still summed one way.
-    squares = part(sum_of_squares, fastmath={"reassoc"})
+    squares = part(sum_of_squares, fastmath={"reassoc"}, allocates=False)
     key = f"{parallel:d}_{key_of()}"
     return jit(bind(norm_template, key, sum_of_squares=squares), parallel=parallel)

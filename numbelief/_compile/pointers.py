@@ -10,24 +10,34 @@ further addresses.
 
 import ctypes
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numba import types as nb
 
-from numbelief._compile.internals import load, pointer, size_of, store, without_refcounts
+from numbelief._compile.internals import (
+    address_of_compiled,
+    load,
+    pointer,
+    size_of,
+    store,
+    without_refcounts,
+)
 from numbelief._compile.jit import compile_c, jit, key_of
 from numbelief._compile.template import named
 
 
-def compile_for_address(function: Any, number: Any, *, cache: bool = True) -> Any:
+def compile_for_address(
+    function: Any, number: Any, *, cache: bool = True, allocates: bool = True
+) -> Any:
     """Compile ``f(n, x, other, data)``, with a key in its name, for x of a Numba number type.
 
     Its attribute ``address`` is what `numbelief._compile.internals.call_c` takes.
     """
     vector = nb.CPointer(number)
-    return compile_c(function, nb.float64(nb.intp, vector, vector, nb.voidptr), cache=cache)
+    signature = nb.float64(nb.intp, vector, vector, nb.voidptr)
+    return compile_c(function, signature, cache=cache, allocates=allocates)
 
 
 #: The same signature for calls from Python.
@@ -41,6 +51,31 @@ def loaded(address, kind):
 
 def _store(address, values):
     store(address, without_refcounts(values))
+
+
+class Addressed(NamedTuple):
+    """A compiled function for code that calls it by address, and is not compiled together with it.
+
+    Code that Numba links to a function is optimized together with it, over and over again. The call
+    itself is `numbelief._compile.internals.call_compiled`, which costs 2 to 5 ns.
+
+    Attributes
+    ----------
+    address : int
+    kind : numba type
+        Of the function.
+    """
+
+    address: int
+    kind: Any
+
+
+def addressed(compiled: Any, *arguments: Any) -> Addressed:
+    """What `numbelief._compile.jit.jit` made, compiled for the types of some arguments."""
+    kinds = tuple(map(numba.typeof, arguments))
+    compiled.compile(kinds)
+    overload = compiled.overloads[kinds]
+    return Addressed(address_of_compiled(overload), nb.FunctionType(overload.signature))
 
 
 class Stored:
@@ -70,4 +105,4 @@ class Stored:
 
 @functools.cache
 def _compiled_store() -> Any:
-    return jit(named(_store, key_of()))
+    return jit(named(_store, key_of()), allocates=False)

@@ -72,7 +72,7 @@ def adopt(function: Any, compile: Callable[[Any], Any], **names: Any) -> Any:
     compile : callable
         Makes of a plain function one that compiled code may call.
     **names
-        What takes the place of globals of these names, in all of the functions: how a target
+        What replaces globals of these names, in all of the functions: how a target
         replaces what it does in another way.
     """
     adopted: dict[Any, Any] = {}
@@ -93,8 +93,10 @@ def adopt(function: Any, compile: Callable[[Any], Any], **names: Any) -> Any:
         return mine
 
     def replaced(value: Any) -> Any:
-        if not isinstance(value, types.FunctionType) or value.__module__.startswith("numba."):
-            return value  # Numba's own functions, such as carray, it knows by themselves
+        # Numba's own functions, such as carray, are its to compile.
+        module = getattr(value, "__module__", None) or ""
+        if not isinstance(value, types.FunctionType) or module.startswith("numba."):
+            return value
         if value not in adopted:
             adopted[value] = value  # a function that calls itself
             adopted[value] = compile(copied(value))

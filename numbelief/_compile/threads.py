@@ -10,6 +10,13 @@ from typing import Any
 
 import numba
 
+# From this size on "auto" steps in parallel: where two idle cores are about even with one, 25 µs
+# (asv_benchmarks/benchmarks/kernels.py, Crossover). Beside busy processes, threads pay later.
+PARALLEL_FROM = int(os.environ.get("NUMBELIEF_PARALLEL_FROM", 1 << 15))
+# From this size on a kernel releases the GIL. Below, waiting to take it back costs more than the
+# step: another thread may hold it for its whole 5 ms turn.
+RELEASE_GIL_FROM = 1 << 14
+
 _forked_after_threads = False
 
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief import kernels
+from numbelief._step.kind import never_decays
 from numbelief.online.regret import SPACE
 from numbelief.online.review import FIGURES, SUMS
+from numbelief.schedules import table
 from numbelief.sets import Box
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Audit:
     def rates(self, first: int = 1) -> Vector:
         """The learning rates of the rounds from the first one on, at least one."""
         count = max(self.result.rounds + 1 - first, 1)
-        return kernels.tabulate(self.result._match.moves.schedule, first, count)
+        return table(self.result._match.moves.schedule, first, count)
 
     def at(self, curve: Vector) -> Vector:
         """A curve over all rounds, at the checkpoints."""
@@ -168,7 +169,7 @@ def projected_in_metric(run: Audit) -> Assumption:
         unit = np.maximum(abs(before), abs(after)).max(1)
         worst = float(np.max(abs(after - again).max(1) / (unit + 1e-300)))
         seen = "the projection is the same, within {:.2g} of the point"
-    decays = not kernels.never_decays(run.rule)
+    decays = not never_decays(run.rule)
     seen = f"at {len(run.t)} rounds " + seen.format(worst)
     if isinstance(run.feasible_set, Box):
         seen += "; a box has the same projection in all diagonal metrics"

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from numbelief._compile.internals import call_c, without_refcounts
 from numbelief._compile.jit import jit, key_of
 from numbelief._compile.template import bind
-from numbelief.native import FAILED, ROW, Raised
+from numbelief._objective.compiled import FAILED, ROW, Raised
 from numbelief.online.losses.compiled import dot
 from numbelief.online.review import copy_to_row
-from numbelief.online.steps import take_step
+from numbelief.online.steps import call_step
 
 TOTALS = np.dtype(
     [
@@ -78,14 +78,6 @@ class Fading(NamedTuple):
     factor: float
 
 
-class Call(NamedTuple):
-    """What the game calls the losses with: addresses of a C function and of its data."""
-
-    address: int
-    data: int
-    block: Any
-
-
 def new_record(
     rounds: int, n: int, checkpoints: NDArray[np.int64], scale: float, **kept: bool
 ) -> Record:
@@ -107,7 +99,7 @@ def new_record(
 
 
 def evaluate(t, x, g, objective):
-    """The loss at x of the round after t others; g is filled."""
+    """The loss, a `Call`, at x of the round after t others; g is filled."""
     block = objective.block
     block[ROW] = t
     fun = call_c(objective.address, x, g, objective.data)
@@ -151,13 +143,13 @@ def fade(fading):
 def round_template(write_down):
     """Play a round that was evaluated; False if its loss or gradient is not finite."""
 
-    def play_round(fun, t, rate, x, g, stepper, reviewer, fading, record):
+    def play_round(fun, t, rate, x, g, step, reviewer, fading, record):
         rate = write_down(fun, t, rate, x, g, record)
         if rate < 0:
             return False
         if reviewer.address != 0:
             copy_to_row(x, reviewer.before, 0)
-        take_step(x, g, rate, stepper)
+        call_step(x, g, rate, step)
         if reviewer.address != 0:
             round = reviewer.round[0]
             round.t = t
@@ -175,14 +167,14 @@ def game_template(evaluate, play_round, without_refcounts):
     The game ends before a round whose loss or gradient is not finite.
     """
 
-    def game(first, rates, x, g, objective, stepper, reviewer, fading, record):
-        rates, x, g, objective, stepper, reviewer, fading, record = without_refcounts(
-            (rates, x, g, objective, stepper, reviewer, fading, record)
+    def game(first, rates, x, g, objective, step, reviewer, fading, record):
+        rates, x, g, objective, step, reviewer, fading, record = without_refcounts(
+            (rates, x, g, objective, step, reviewer, fading, record)
         )
         for k in range(rates.size):
             t = first + k
             fun = evaluate(t, x, g, objective)
-            if not play_round(fun, t, rates[k], x, g, stepper, reviewer, fading, record):
+            if not play_round(fun, t, rates[k], x, g, step, reviewer, fading, record):
                 return k
         return rates.size
 
@@ -202,7 +194,7 @@ def compile_game() -> Any:
         play_round=bind(round_template, write_down=write_down),
         without_refcounts=without_refcounts,
     )
-    return jit(game, nogil=True)
+    return jit(game, nogil=True, allocates=False)
 
 
 def game_in_python(evaluate: Any) -> Any:
@@ -217,4 +209,4 @@ def game_in_python(evaluate: Any) -> Any:
 
 @functools.cache
 def _compile_round() -> Any:
-    return jit(bind(round_template, key_of(), write_down=write_down))
+    return jit(bind(round_template, key_of(), write_down=write_down), allocates=False)

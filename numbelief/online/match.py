@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from numbelief import kernels, native
+from numbelief._compile.arrays import copy as copy_array
 from numbelief._compile.jit import jit, key_of
 from numbelief._compile.template import named
+from numbelief._objective.compiled import ROW, Form, Objective, PerRow, Raised
 from numbelief.checks import as_reals, integer, positive
 from numbelief.online import game
 from numbelief.online.comparators import checkpoints
@@ -23,6 +24,7 @@ from numbelief.online.result import OnlineResult
 from numbelief.online.review import NO_REVIEWER, Review, Reviewer, new_review, reviewer_of
 from numbelief.online.steps import Steps
 from numbelief.rules import Rule
+from numbelief.schedules import table
 from numbelief.sets import FeasibleSet
 
 __all__ = ["play"]
@@ -200,13 +202,13 @@ class Match:
         run = game.game_in_python(self._evaluate) if objective is None else game.compile_game()
         while self.played < self.rounds:
             first, count = self.played, min(_CHUNK, self.rounds - self.played)
-            rates = kernels.tabulate(self.moves.schedule, first + self.player.first_rate, count)
+            rates = table(self.moves.schedule, first + self.player.first_rate, count)
             try:
                 done = run(
-                    first, rates, self.x, g, objective, steps.stepper, reviewer, fading, self.record
+                    first, rates, self.x, g, objective, steps.call, reviewer, fading, self.record
                 )
-            except native.Raised:
-                self.played = int(objective.block[native.ROW])
+            except Raised:
+                self.played = int(objective.block[ROW])
                 self.evaluate_loss(self.played, self.x)
                 raise RuntimeError("the losses raised in machine code, and not again") from None
             self.played = first + done
@@ -220,15 +222,14 @@ class Match:
         """What the compiled game calls, and what must stay alive; None for a Python callback."""
         fun = self.losses.fun
         if recorded is not None:
-            fun, data = _recorded(), (recorded.loss, recorded.gradients)
+            fun, data = _compile_recorded(), (recorded.loss, recorded.gradients)
         elif fun is not None:
             data = self.losses[: self.rounds].data
         else:
             return None, None
-        marked = tuple(native.PerRow(each) for each in data)
-        compiled = native.Objective(fun, None, "inplace", marked, np.dtype(np.float64))
-        address, block, alive = compiled.block(self.losses.n)
-        return game.Call(compiled.address, address, block), (compiled, alive)
+        rows = tuple(PerRow(each) for each in data)
+        compiled = Objective(fun, None, Form.INPLACE, rows, np.dtype(np.float64))
+        return compiled.call(self.losses.n)
 
     def _fading(self, steps: Steps) -> game.Fading:
         state = steps.state
@@ -258,15 +259,15 @@ class Match:
         return OnlineResult(self)
 
 
+def _recorded(x, grad, value, gradient):  # type: ignore[no-untyped-def]
+    """A loss of a game that was played."""
+    copy_array(gradient, grad)
+    return value
+
+
 @functools.cache
-def _recorded() -> Any:
-    """The losses of a game that was played, compiled."""
-
-    def recorded(x, grad, value, gradient):  # type: ignore[no-untyped-def]
-        grad[:] = gradient
-        return value
-
-    return jit(named(recorded, key_of()))
+def _compile_recorded() -> Any:
+    return jit(named(_recorded, key_of()), allocates=False)
 
 
 # ---- checks ------------------------------------------------------------------------------------

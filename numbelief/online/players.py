@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbelief import schedules
+from numbelief._solve.options import TrainingOptions, read_options
 from numbelief.checks import positive
 from numbelief.online.steps import RuleSteps, Steps, WeightSteps
-from numbelief.options import TrainingOptions, read_options
 from numbelief.rules import SGD, Lookahead, Rule
 from numbelief.sets import FeasibleSet, Simplex
 

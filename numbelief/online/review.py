@@ -9,12 +9,19 @@ from math import inf, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray
 from numba import types as nb
 from numpy.typing import NDArray
 
-from numbelief._compile.arrays import copy, larger, row, smaller
-from numbelief._compile.internals import address_of, copy_bytes, window
+from numbelief._compile.arrays import copy
+from numbelief._compile.internals import (
+    address_of,
+    array_at,
+    copy_bytes,
+    larger,
+    row,
+    smaller,
+    window,
+)
 from numbelief._compile.jit import key_of
 from numbelief._compile.pointers import Stored, compile_for_address, loaded
 from numbelief._compile.template import bind
@@ -157,17 +164,18 @@ def reviewer_of(review: Review) -> tuple[Reviewer, Any]:
 
 @functools.cache
 def _compile_review(taken: Any) -> Any:
-    return compile_for_address(bind(review_template, key_of(taken), TAKEN=taken), nb.float64)
+    review = bind(review_template, key_of(taken), TAKEN=taken, NUMBER=nb.float64)
+    return compile_for_address(review, nb.float64, allocates=False)
 
 
 # ---- in compiled code --------------------------------------------------------------------------
 
 
-def review_template(TAKEN):
+def review_template(TAKEN, NUMBER):
     """Add a round that ended at x."""
 
     def review_round(n, x, g, data):
-        x, g = carray(x, n), carray(g, n)
+        x, g = array_at(x, n, NUMBER), array_at(g, n, NUMBER)
         review, round = loaded(data, TAKEN)
         if review.trace.size > 0:
             _review_step(g, review)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from numbelief._compile.arrays import SUM_BLOCK, row, smaller
-from numbelief._compile.internals import window
+from numbelief._compile.arrays import SUM_BLOCK
+from numbelief._compile.internals import row, smaller, window
 from numbelief._compile.jit import jit, key_of, part
 from numbelief._compile.template import bind
 
@@ -25,7 +25,7 @@ def _dot(a, x):
 
 
 # Only where the sum may be reordered does it use vectors, and then it is the same for all callers.
-dot = part(_dot, fastmath={"reassoc"})
+dot = part(_dot, fastmath={"reassoc"}, allocates=False)
 
 
 def target_of(y, t):
@@ -123,7 +123,7 @@ def along_template(one_round):
 
     def along(points, costs, grad, data):
         for t in range(costs.size):
-            costs[t] = one_round(points[t], grad, data[t])
+            costs[t] = one_round(row(points, t), grad, row(data, t))
 
     return along
 
@@ -133,7 +133,7 @@ def along_targets_template(one_round):
 
     def along_targets(points, costs, grad, a, y):
         for t in range(costs.size):
-            costs[t] = one_round(points[t], grad, a[t], y[t])
+            costs[t] = one_round(row(points, t), grad, row(a, t), y[t])
 
     return along_targets
 
@@ -176,7 +176,9 @@ def callback_template(function):
         value, gradient = function(t, x)
         if np.shape(gradient) != x.shape:  # else it would be spread over the coordinates
             raise ValueError("function must return a gradient of the shape of x")
-        grad[:] = gradient
+        values = np.asarray(gradient).flat  # a slice takes 1 s to compile
+        for i in range(x.size):
+            grad[i] = values[i]
         return value
 
     return round_of_callback
@@ -209,7 +211,8 @@ def compile_loss(template: Any, kind: Any, **names: Any) -> Any:
     on disk.
     """
     if kind.is_built_in():
-        return jit(bind(template, f"{kind.__name__}_{key_of()}", **names))
+        whole = bind(template, f"{kind.__name__}_{key_of()}", **names)
+        return jit(whole, allocates=False)
     for name, value in names.items():
         if isinstance(value, types.FunctionType):
             names[name] = part(value)

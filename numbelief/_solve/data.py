@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-from llvmlite import ir
-from numba import types as nb
-from numba.core import cgutils
-from numba.extending import intrinsic, register_jitable
 from numpy.typing import NDArray
 
-from numbelief import checkpoint, kernels
+from numbelief import _checkpoint as checkpoint
+from numbelief._compile.internals import copy_bytes, give_back, prefetch, smaller
+from numbelief._compile.jit import jit, key_of
+from numbelief._compile.template import named
 from numbelief.checks import as_array, as_reals
 
 # Pages of a memory-mapped file count as memory of the process until they are given back to the
-# system. A map of so many bytes may stay.
+# system. A map of _KEPT bytes may stay.
 _KEPT = 1 << 28
-# Of larger ones, they are given back after so many rows: to read one may map a huge page, of 2 MB.
+# Of larger ones, they are given back every _STRETCH rows: to read one may map a huge page, of 2 MB.
 _STRETCH = _KEPT >> 21
 # So many rows stand for all of them in a fingerprint.
 _SAMPLE = 64
@@ -48,7 +47,7 @@ class Order:
         self, rows: int, seed: Any, shuffle: bool, replacement: bool, weights: Any
     ) -> None:
         for name, value in (("shuffle", shuffle), ("replacement", replacement)):
-            if not isinstance(value, (bool, np.bool)):
+            if not isinstance(value, (bool, np.bool_)):
                 raise TypeError(f"{name} must be True or False, got {value!r}")
         if not shuffle and (replacement or weights is not None):
             what = "replacement=True" if replacement else "weights"
@@ -101,70 +100,27 @@ def _as_weights(weights: Any, rows: int) -> NDArray[np.float64]:
     return given / float(given.max())  # so that no sum overflows
 
 
-@intrinsic
-def _copy_bytes(typingctx, target, source, count):
-    """Copy so many bytes between two addresses."""
-
-    def codegen(context, builder, signature, args):
-        target, source = (builder.inttoptr(each, cgutils.voidptr_t) for each in args[:2])
-        cgutils.raw_memcpy(builder, target, source, args[2], ir.Constant(args[2].type, 1))
-        return context.get_dummy_value()
-
-    return nb.void(nb.intp, nb.intp, nb.intp), codegen
-
-
-@intrinsic
-def _fetch(typingctx, address):
-    """Let the processor fetch the memory at an address, and go on meanwhile."""
-
-    def codegen(context, builder, signature, args):
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[number] * 3])
-        fetch = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], kind)
-        read, near, data = number(0), number(3), number(1)
-        builder.call(fetch, [builder.inttoptr(args[0], cgutils.voidptr_t), read, near, data])
-        return context.get_dummy_value()
-
-    return nb.void(nb.intp), codegen
-
-
-@intrinsic
-def _give_back(typingctx, address, length):
-    """Let the system take the pages of a mapped file, which a later read finds again."""
-
-    def codegen(context, builder, signature, args):
-        if hasattr(mmap, "MADV_DONTNEED"):
-            number = ir.IntType(32)
-            kind = ir.FunctionType(number, [cgutils.voidptr_t, args[1].type, number])
-            advise = cgutils.get_or_insert_function(builder.module, kind, "madvise")
-            start = builder.inttoptr(args[0], cgutils.voidptr_t)
-            builder.call(advise, [start, args[1], number(mmap.MADV_DONTNEED)])
-        return context.get_dummy_value()
-
-    return nb.void(nb.intp, nb.intp), codegen
-
-
-@register_jitable
 def gather(rows, pieces):
     """Copy rows of each part of the data to where a batch lies; see `Batches`."""
     for part in range(pieces.shape[0]):
-        source, stride, target, length, map_start, map_length, _ = pieces[part]
+        source, stride, target = pieces[part, 0], pieces[part, 1], pieces[part, 2]
+        length, map_start, map_length = pieces[part, 3], pieces[part, 4], pieces[part, 5]
         for i in range(rows.size):
             if map_length > 0:
                 if pieces[part, 6] == _STRETCH:
-                    _give_back(map_start, map_length)
+                    give_back(map_start, map_length)
                     pieces[part, 6] = 0
                 pieces[part, 6] += 1
             # The processor sees by itself that a row goes on, but not where the next one begins.
-            following = source + rows[min(i + 1, rows.size - 1)] * stride
-            for k in range(0, min(length, _AHEAD), _LINE):
-                _fetch(following + k)
-            _copy_bytes(target + i * length, source + rows[i] * stride, length)
+            following = source + rows[smaller(i + 1, rows.size - 1)] * stride
+            for k in range(0, smaller(length, _AHEAD), _LINE):
+                prefetch(following + k)
+            copy_bytes(target + i * length, source + rows[i] * stride, length)
 
 
 @functools.cache
 def _compile_gather() -> Any:
-    return kernels.jit(kernels.lift(gather, kernels.source_salt(__file__)), nogil=True)
+    return jit(named(gather, key_of()), nogil=True)
 
 
 class Batches:
@@ -183,7 +139,7 @@ class Batches:
     rows : int
         The leading length.
     pieces : ndarray of shape (parts, 7) or None
-        For machine code: where each part's rows lie, how far apart, where they go, and how long
+        For compiled code: where each part's rows lie, how far apart, where they go, and how long
         they are; start and length of the map that they lie in, or 0; and how many of them were read
         since its pages were given back. None where a part is not made of rows of adjacent bytes; of
         no parts where a batch is all rows.
@@ -205,7 +161,7 @@ class Batches:
         return tuple(map(_whole, self._parts))
 
     def begin(self, size: int | None) -> None:
-        """Get ready for batches of so many rows, or for one that is always all of them (None)."""
+        """Get ready for batches of ``size`` rows, or for one that is always all of them (None)."""
         self._whole = self._buffers = self.pieces = None
         if size is None:
             self._whole = self.whole()
@@ -223,6 +179,9 @@ class Batches:
                         )
                     ]
                 )
+
+    def draw(self, rows: NDArray[np.int64]) -> None:
+        """Learn the rows of the epoch that begins, of which nothing is needed before `take`."""
 
     def take(self, rows: NDArray[np.int64]) -> tuple[Any, ...]:
         """These rows of each part, not to be written to, in memory that the next call may use."""
@@ -270,7 +229,7 @@ class Batches:
 
 
 def sample_of(rows: int) -> NDArray[np.int64]:
-    """The rows that stand for all of so many in a fingerprint."""
+    """The rows that stand for all ``rows`` in a fingerprint."""
     return np.unique(np.linspace(0, rows - 1, _SAMPLE).astype(np.int64))
 
 
@@ -355,8 +314,8 @@ def _picked(part: Any, rows: NDArray[np.int64]) -> Any:
     return picked
 
 
-def _are_wrong(batch: Any, count: int) -> NDArray[np.bool]:
-    """Which of so many rows hold a number that is not finite."""
+def _are_wrong(batch: Any, count: int) -> NDArray[np.bool_]:
+    """Which of ``count`` rows hold a number that is not finite."""
     wrong = np.zeros(count, bool)
     if scipy.sparse.issparse(batch):
         owner = np.repeat(np.arange(count), np.diff(batch.indptr))
@@ -401,7 +360,7 @@ def _extent(mapped: mmap.mmap | None) -> tuple[int, int]:
 
 
 def _is_plain(part: NDArray[Any]) -> bool:
-    """Whether the bytes of each row are adjacent, as machine code copies them."""
+    """Whether the bytes of each row are adjacent, as compiled code copies them."""
     return part.dtype.isnative and part[:1].flags.c_contiguous
 
 

@@ -1,4 +1,4 @@
-"""What stands in ``options`` and ``method``: read, checked, and told apart."""
+"""``options`` and ``method``: read, checked, and told apart."""
 
 import difflib
 import math
@@ -10,10 +10,10 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from scipy.optimize import OptimizeWarning
 
-from numbelief import checkpoint
-from numbelief.callbacks import as_callback
+from numbelief import _checkpoint as checkpoint
+from numbelief._solve.session import as_callback
 from numbelief.checks import integer, real
-from numbelief.rules import Lookahead, Rule, without_lookahead
+from numbelief.rules import Lookahead, Rule
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _Shared:
         if self.checkpoint is not None:
             path = checkpoint.as_path("checkpoint", self.checkpoint, writable=True)
             object.__setattr__(self, "checkpoint", path)
-        if isinstance(self.resume, (bool, np.bool)):
+        if isinstance(self.resume, (bool, np.bool_)):
             object.__setattr__(self, "resume", bool(self.resume))
         else:
             object.__setattr__(self, "resume", checkpoint.as_path("resume", self.resume))
@@ -143,7 +143,7 @@ def read_options(
         message = f"Unknown solver options: {', '.join(map(str, unknown))}"
         warnings.warn(message, OptimizeWarning, stacklevel=3)
     searches = kind is Options and rule.learning_rate is None
-    inner = without_lookahead(rule)
+    inner = rule.inner
     own = next(f.default for f in fields(inner) if f.name == "weight_decay")
     if searches and inner.weight_decay not in (0.0, own):
         message = (

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief.rules import Lookahead, Rule, without_lookahead
+from numbelief.rules import Lookahead, Rule
 from numbelief.schedules import Schedule
 
 FORMAT = 1
@@ -75,7 +75,7 @@ def refusing_damage(path: Path) -> Iterator[None]:
 
 
 def check_like(name: str, saved: Any, mine: Any, rows: int | None = None) -> None:
-    """Refuse an array of a file that is not like the one here, or has fewer than so many rows."""
+    """Refuse an array of a file that is not like the one here, or has fewer than ``rows`` rows."""
     shape = tuple(mine.shape) if rows is None else (max(rows, len(saved)), *mine.shape[1:])
     if saved.dtype != mine.dtype or saved.shape != shape:
         raise ValueError(f"{name} is {saved.dtype}{saved.shape}, {mine.dtype}{shape} expected")
@@ -128,7 +128,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
 
 def describe(rule: Rule | Lookahead) -> dict[str, Any]:
     """A rule as plain data that `restore` or `differences` understands."""
-    inner = without_lookahead(rule)
+    inner = rule.inner
     values = {f.name: getattr(inner, f.name) for f in fields(inner) if f.init}
     values["learning_rate"] = _describe_rate(inner.learning_rate)
     described = {"name": type(inner).__name__.lower(), "hyperparameters": values}

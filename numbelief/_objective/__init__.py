@@ -1,0 +1,1 @@
+"""What the user gave (fun, jac, args, data) as one object."""

@@ -1,0 +1,120 @@
+"""Finite differences: a gradient from values alone, inside bounds."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from numbelief.checks import as_array, as_scalar
+from numbelief.sets import Box
+
+SCHEMES = ("2-point", "3-point", "cs")
+
+
+class Differences:
+    """A scheme of finite differences.
+
+    Parameters
+    ----------
+    scheme : {"2-point", "3-point", "cs"}
+        As in `numbelief.minimize`.
+    step : tuple of str and array or None
+        See `difference_step`.
+    box : Box or None
+        What the points lie in.
+    """
+
+    def __init__(self, scheme: str, step: tuple[str, Any], box: Box | None) -> None:
+        self._scheme = scheme
+        self._step = step
+        self._box = box
+
+    def fill(
+        self, call: Callable[[NDArray[Any]], Any], x: NDArray[Any], g: NDArray[Any], fun: float
+    ) -> None:
+        """Fill g from the values that ``call`` returns near x, where it returned fun."""
+        if self._scheme == "cs":
+            self._complex(call, x, g)
+        else:
+            self._real(call, x, g, fun)
+
+    def _real(
+        self, call: Callable[[NDArray[Any]], Any], x: NDArray[Any], g: NDArray[Any], fun: float
+    ) -> None:
+        steps = self._steps(x, 1 / 3 if self._scheme == "3-point" else 1 / 2)
+        lower, upper = (-np.inf, np.inf) if self._box is None else self._box.limits(x.size, x.dtype)
+        up = np.broadcast_to(np.subtract(upper, x, dtype=float), x.shape)
+        down = np.broadcast_to(np.subtract(x, lower, dtype=float), x.shape)
+
+        def at(i: int, step: float) -> tuple[float, float]:
+            moved = x.copy()
+            moved[i] += step
+            if moved[i] == x[i]:  # the step was lost in rounding
+                moved[i] = np.nextafter(x[i], x.dtype.type(np.copysign(np.inf, step)))
+            return as_scalar(call(moved)), float(moved[i]) - float(x[i])
+
+        for i in range(x.size):
+            step = steps[i]
+            room = max(up[i], down[i])
+            if room == 0:  # the bounds fix this coordinate
+                g[i] = 0
+            elif self._scheme == "3-point" and abs(step) <= min(up[i], down[i]):
+                right, a = at(i, abs(step))
+                left, b = at(i, -abs(step))
+                g[i] = (right - left) / (a - b)
+            elif self._scheme == "3-point":  # one-sided, still of second order
+                sign = 1 if up[i] >= down[i] else -1
+                near, a = at(i, sign * min(abs(step), room / 2))
+                if 2 * abs(a) > room:  # hardly two numbers between the bounds
+                    g[i] = (near - fun) / a
+                    continue
+                far, b = at(i, 2 * a)
+                g[i] = ((near - fun) * b / a - (far - fun) * a / b) / (b - a)
+            else:
+                if abs(step) > (up[i] if step > 0 else down[i]):
+                    step = min(abs(step), room) * (1 if up[i] >= down[i] else -1)
+                value, a = at(i, step)
+                g[i] = (value - fun) / a
+
+    def _complex(
+        self, call: Callable[[NDArray[Any]], Any], x: NDArray[Any], g: NDArray[Any]
+    ) -> None:
+        steps = self._steps(x, 1 / 2)
+        for i in range(x.size):
+            moved = x.astype(np.result_type(x.dtype, np.complex64))
+            moved[i] += 1j * steps[i]
+            value = np.asarray(call(moved))
+            if value.size != 1:
+                raise ValueError(f"fun must return a scalar, got shape {value.shape}")
+            g[i] = value.reshape(()).imag / float(moved[i].imag)
+
+    def _steps(self, x: NDArray[Any], power: float) -> NDArray[np.float64]:
+        """SciPy's step: relative to x above 1, absolute below, away from 0."""
+        name, given = self._step
+        size = np.maximum(1.0, np.abs(x, dtype=float))
+        if name == "abs_step":
+            return np.broadcast_to(given, x.shape)
+        relative = np.finfo(x.dtype).eps ** power if given is None else given
+        return np.asarray(relative * np.where(x >= 0, 1.0, -1.0) * size)
+
+
+def difference_step(options: Any, n: int) -> tuple[str, Any]:
+    """The option ``finite_difference`` as ("rel_step" or "abs_step", steps); None: SciPy's."""
+    if options is None:
+        return "rel_step", None
+    if (
+        not isinstance(options, dict)
+        or len(options) != 1
+        or not {*options} < {"rel_step", "abs_step"}
+    ):
+        raise ValueError(
+            f"finite_difference must be a dict with rel_step or abs_step, got {options!r}"
+        )
+    ((name, value),) = options.items()
+    step = as_array(value, name)
+    if step.dtype.kind not in "fiu" or step.shape not in ((), (n,)):
+        raise ValueError(f"{name} must be one number, or one for each of {n}, got {value!r}")
+    if not (np.isfinite(step).all() and (step > 0).all()):
+        raise ValueError(f"{name} must be finite and above 0, got {value!r}")
+    return name, step.astype(float)

@@ -1,0 +1,1 @@
+"""The loops around a step, and the public functions around the loops."""

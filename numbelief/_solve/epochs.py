@@ -1,0 +1,151 @@
+"""The steps of an epoch, written once: gather a batch, evaluate, note, step, average.
+
+As `numbelief._solve.loop`, the text is compiled whole around compiled functions, and run by Python,
+with the same compiled parts, around functions that Python calls.
+"""
+
+import functools
+from math import inf, isfinite
+from typing import Any, NamedTuple
+
+from numba import prange
+
+from numbelief._compile import threads
+from numbelief._compile.arrays import largest
+from numbelief._compile.internals import smaller, window
+from numbelief._compile.jit import jit, key_of, part
+from numbelief._compile.template import bind, named
+from numbelief._objective.compiled import Call, evaluate
+from numbelief._solve.data import gather
+from numbelief._step.compiled import compile_advance, compile_step
+from numbelief._step.kind import Kind
+
+
+class Means(NamedTuple):
+    """The means of the points that an epoch keeps; one that is not kept is empty.
+
+    Attributes
+    ----------
+    fading : ndarray of shape (n,), or empty
+        The exponential moving average.
+    decay : float
+        Of it, a step.
+    mean : ndarray of shape (n,), or empty
+        The mean from a step on.
+    start : int
+        That step.
+    """
+
+    fading: Any
+    decay: float
+    mean: Any
+    start: int
+
+
+class BatchObjective(NamedTuple):
+    """What compiled code evaluates batches with.
+
+    Attributes
+    ----------
+    order : ndarray of int64
+        The rows of the epoch.
+    size : int
+        Of a batch.
+    pieces : ndarray of shape (parts, 7), int64
+        Those of `numbelief._solve.data.Batches`.
+    whole, last : Call
+        For a batch of that size, and for a last one that is shorter.
+    """
+
+    order: Any
+    size: int
+    pieces: Any
+    whole: Call
+    last: Call
+
+
+def epoch_template(evaluate, note, step, average):
+    """Take a step for each rate, on the batches from ``first`` on; return how many were taken.
+
+    The loop ends before the step of a batch whose loss or gradient is not finite.
+    """
+
+    def epoch(first, rates, x, g, state, options, losses, means, objective):
+        for k in range(rates.size):
+            fun = evaluate(first + k, x, g, objective)
+            if not note(first + k, fun, g, losses):
+                return k
+            step(x, g, state, rates[k], options)
+            average(x, state, means)
+        return rates.size
+
+    return epoch
+
+
+def note(k, fun, g, losses):
+    """Keep the loss of batch k; whether it and the gradient are finite."""
+    losses[k] = fun
+    return isfinite(fun) and largest(g) < inf
+
+
+def average(x, state, means):
+    """Let the means of the points follow."""
+    fading, decay, mean, start = means
+    t = state.clock[0].t
+    if fading.size:
+        share = x.dtype.type(1 - decay)
+        for i in prange(x.size):
+            fading[i] += share * (x[i] - fading[i])
+    if mean.size and t >= start:
+        share = x.dtype.type(1 / (t - start + 1))
+        for i in prange(x.size):
+            mean[i] += share * (x[i] - mean[i])
+
+
+def evaluate_batch(k, x, g, objective):
+    """The loss of batch k at x; g is filled."""
+    order, size = objective.order, objective.size
+    lo = k * size
+    hi = smaller(lo + size, order.size)
+    gather(window(order, lo, hi), objective.pieces)
+    call = objective.whole
+    if hi - lo < size:
+        call = objective.last
+    return evaluate(x, g, call)
+
+
+# ---- compilation -------------------------------------------------------------------------------
+
+
+def bind_epoch(kind: Kind, evaluate: Any, *, parallel: bool, nogil: bool) -> Any:
+    """The loop around an objective that Python calls, ``evaluate(k, x, g, objective)``."""
+
+    def compiled(parallel: bool) -> dict[str, Any]:
+        return {
+            "step": compile_step(kind, parallel=parallel, nogil=nogil),
+            "average": _compile(average, parallel),
+        }
+
+    return epoch_template(
+        evaluate=evaluate, note=_compile(note, False), **threads.paced(compiled, parallel)
+    )
+
+
+@functools.cache
+def _compile(function: Any, parallel: bool) -> Any:
+    return jit(named(function, f"{parallel:d}_{key_of()}"), parallel=parallel)
+
+
+@functools.cache
+def compile_epoch(kind: Kind, *, parallel: bool) -> Any:
+    """Compile the loop around a `BatchObjective`."""
+    key = kind.key and f"{parallel:d}_{kind.key}"
+    epoch = bind(
+        epoch_template,
+        key,
+        evaluate=evaluate_batch,
+        note=note,
+        average=part(average, parallel=True) if parallel else average,
+        step=compile_advance(kind, parallel=parallel),
+    )
+    return jit(epoch, cache=key is not None, nogil=True, allocates=False)

@@ -1,0 +1,213 @@
+"""The templates of a step, completed for a kind of rule and compiled for the CPU."""
+
+import functools
+from typing import Any
+
+from numbelief._compile.arrays import compile_norm
+from numbelief._compile.jit import jit, key_of, part
+from numbelief._compile.pointers import compile_for_address
+from numbelief._compile.template import bind
+from numbelief._step import template as text
+from numbelief._step.kind import Kind, fields_of
+from numbelief.rules import Rule
+
+
+def parts_of_step(kind: Kind, update: Any) -> dict[str, Any]:
+    """What a step does at a coordinate, for any target, around the rule's update for that target.
+
+    Returns
+    -------
+    dict of str to function
+        By the names that the templates of `numbelief._step.template` call them.
+    """
+    names: dict[str, Any] = {
+        "as_seen": bind(
+            text.gradient_template,
+            CLIPS_NORM=kind.has("max_norm"),
+            CLIPS_VALUES=kind.has("max_value"),
+            DECAYS=kind.has("decays"),
+        ),
+        "load": text.load_template(kind.slots),
+        "anchor": bind(text.anchor_template, BOUNDED=kind.has("lower")),
+        "synchronize": bind(text.synchronize_template, BOUNDED=kind.has("lower")),
+    }
+    names["step_coordinate"] = bind(
+        text.coordinate_template,
+        update=update,
+        as_seen=names["as_seen"],
+        load=names["load"],
+        store=text.store_template(kind.slots),
+        DECAYS=kind.has("decays"),
+        SEGMENTED=kind.rule.layerwise,
+        SCALED=kind.has("scale"),
+        TRACED=kind.has("trace"),
+        BOUNDED=kind.has("lower"),
+    )
+    return names
+
+
+def bind_step(kind: Kind, target: Any) -> Any:
+    """`advance` of a kind, from what a target makes of its parts.
+
+    Parameters
+    ----------
+    kind : Kind
+    target : object
+        ``rule(function)`` takes the rule's plain functions, ``block(function)`` what is done to a
+        block, ``sums(function)`` the same where sums may be reordered; ``norm`` is that of an array,
+        and ``layerwise`` the template of a layerwise step.
+    """
+    hyperparameters, coefficients = fields_of(kind.rule)  # type: ignore[arg-type]
+    count = len(hyperparameters._fields)
+    update = target.rule(kind.rule.update)
+    parts = parts_of_step(kind, update)
+    rows = text.rows_template(kind.slots)
+    steps = {
+        "begin": bind(
+            text.begin_template,
+            coefficients=target.rule(kind.rule.coefficients),
+            Hyperparameters=hyperparameters,
+            COUNT=count,
+        ),
+        "scaling_of": bind(
+            text.scaling_template,
+            decay=target.rule(kind.rule.decay),
+            norm=target.norm,
+            Hyperparameters=hyperparameters,
+            COUNT=count,
+            CLIPS_NORM=kind.has("max_norm"),
+            CLIPS_VALUES=kind.has("max_value"),
+            DECAYS=kind.has("decays"),
+        ),
+        "block_options": bind(text.block_options_template, LOOKS_AHEAD=kind.has("lookahead")),
+        "step_block": target.block(
+            bind(
+                text.block_template,
+                step_coordinate=parts["step_coordinate"],
+                rows=rows,
+                anchor=parts["anchor"],
+                synchronize=parts["synchronize"],
+                Coefficients=coefficients,
+                BOUNDED=kind.has("lower"),
+                SCALED=kind.has("scale"),
+                TRACED=kind.has("trace"),
+                LOOKS_AHEAD=kind.has("lookahead"),
+                PROJECTED=kind.has("projection"),
+            )
+        ),
+        "finish": bind(
+            text.finish_template,
+            synchronize=parts["synchronize"],
+            PROJECTED=kind.has("projection"),
+            LOOKS_AHEAD=kind.has("lookahead"),
+        ),
+    }
+    if not kind.rule.layerwise:
+        return bind(text.elementwise_template, **steps)
+    norms = bind(
+        text.norms_template,
+        update=update,
+        as_seen=parts["as_seen"],
+        load=parts["load"],
+        rows=rows,
+        Coefficients=coefficients,
+    )
+    return bind(target.layerwise, norms_of_block=target.sums(norms), **steps)
+
+
+class _Host:
+    """How the parts of a step are compiled for the CPU; see `bind_step`."""
+
+    layerwise = staticmethod(text.layerwise_template)
+
+    def __init__(self, parallel: bool) -> None:
+        self.norm = compile_norm(parallel=parallel)
+
+    @staticmethod
+    def rule(function: Any) -> Any:
+        # A function of its own, so that the freedom to reorder stays with the sums.
+        return part(function, allocates=False)
+
+    @staticmethod
+    def block(function: Any) -> Any:
+        return part(function, inlined=True, allocates=False)
+
+    @staticmethod
+    def sums(function: Any) -> Any:
+        return part(function, fastmath={"reassoc"}, allocates=False)
+
+
+@functools.cache
+def compile_advance(kind: Kind, *, parallel: bool = False, inlined: bool = True) -> Any:
+    """``advance(x, g, state, rate, options)``, for compiled loops whose arrays nobody else holds."""
+    allocates = parallel or kind.rule.layerwise  # a parallel loop does
+    step = bind_step(kind, _Host(parallel))
+    return part(step, parallel=parallel, inlined=inlined, allocates=allocates)
+
+
+@functools.cache
+def compile_step(kind: Kind, *, parallel: bool, nogil: bool) -> Any:
+    """Compile one step for Python.
+
+    Parameters
+    ----------
+    kind : Kind
+        Hyperparameters are arguments of the kernel; only their class matters.
+    parallel : bool
+        Spread the blocks over Numba's threads.
+    nogil : bool
+        Release the GIL during the step.
+
+    Returns
+    -------
+    callable
+        ``step(x, g, state, rate, options)``, with a `StepState` and the `StepOptions`, updates x
+        and state in place and returns STEPPED, or why it refused.
+    """
+    advance = compile_advance(kind, parallel=parallel)
+    key = kind.key and f"{parallel:d}{nogil:d}_{kind.key}"
+    step = bind(text.checked_template, key, advance=advance)
+    return jit(step, cache=key is not None, nogil=nogil, allocates=False)
+
+
+@functools.cache
+def compile_host_coefficients(rule: type[Rule]) -> Any:
+    """The part of a step that runs on the host when another target takes it.
+
+    Returns
+    -------
+    callable
+        ``host_coefficients(values, decays, clock, numbers, rate)`` advances the clock, and fills
+        values with the fields of a rule's ``c``, and decays with what its ``decay`` returns.
+    """
+    kind = Kind(rule, len(rule.slots))
+    hyperparameters, _ = fields_of(rule)  # type: ignore[arg-type]
+    count = len(hyperparameters._fields)
+    names = {"Hyperparameters": hyperparameters, "COUNT": count}
+    begin = bind(text.begin_template, coefficients=rule.coefficients, **names)
+    whole = bind(text.host_template, kind.key, begin=begin, decay=rule.decay, **names)
+    return jit(whole, cache=kind.key is not None, allocates=False)
+
+
+def compile_at_address(kind: Kind, taken: Any, number: Any, *, parallel: bool) -> Any:
+    """Compile a step as a C function, for the search of the automatic rate.
+
+    Parameters
+    ----------
+    kind : Kind
+    taken : numba type
+        Of a pointer to (state, options, rate), see `numbelief._compile.pointers.Stored`.
+    number : numba type
+        Of x.
+    parallel : bool
+        Spread the blocks over Numba's threads.
+    """
+    return _compile_at_address(kind, taken, number, parallel)
+
+
+@functools.cache
+def _compile_at_address(kind: Kind, taken: Any, number: Any, parallel: bool) -> Any:
+    key = key_of(kind.key, taken, parallel) if kind.key is not None else None
+    advance = compile_advance(kind, parallel=parallel, inlined=False)
+    step = bind(text.addressed_template, key, advance=advance, TAKEN=taken, NUMBER=number)
+    return compile_for_address(step, number, cache=key is not None, allocates=False)

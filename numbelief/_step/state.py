@@ -1,0 +1,117 @@
+"""What a step takes besides x and the gradient, by name."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+#: What a step carries to the next besides the slots: the decays and 1 - decay**t.
+CLOCK = np.dtype([("t", "i8"), ("beta1", "f8"), ("beta2", "f8"), ("bias1", "f8"), ("bias2", "f8")])
+
+
+class StepState(NamedTuple):
+    """What steps change besides x.
+
+    Attributes
+    ----------
+    slots : ndarray of shape (k, n), of the dtype of x
+        One row for each of the rule's slots, and a last one for the slow weights of a `Lookahead`.
+    clock : ndarray of shape (1,), of dtype CLOCK
+        The number of the last step, and the bias corrections.
+    numbers : ndarray of shape (h,), float64
+        The rule's hyperparameters.
+    """
+
+    slots: Any
+    clock: Any
+    numbers: Any
+
+
+class Projection(NamedTuple):
+    """A set that each step ends in: what `numbelief.sets` calls a projector, for compiled code.
+
+    Attributes
+    ----------
+    address, data : int
+        Of a C function ``f(n, x, rates, data)`` that moves x and returns how far it stays away.
+    left : ndarray of shape (1,), float64
+        The largest such distance so far.
+    """
+
+    address: int
+    data: int
+    left: Any
+
+
+class Synchronization(NamedTuple):
+    """The numbers of a `Lookahead`: its period, and the share of a move."""
+
+    period: int
+    share: float
+
+
+class StepOptions(NamedTuple):
+    """What a step may do besides the rule's update. What is None is left out of its kernel.
+
+    Attributes
+    ----------
+    decays : True or None
+        Whether the rule's weight decay changes anything.
+    max_norm, max_value : float or None
+        Limits of the gradient.
+    lower, upper : ndarray of shape (n,) or None
+        Bounds.
+    trace : ndarray of shape (2, n) or None
+        Gets the rates and the directions of each step.
+    projection : Projection or None
+        The set that x stays in; needs ``trace``.
+    edges, owner : ndarray of int64 or None
+        For a layerwise rule: block b runs from edges[b] to edges[b + 1], in segment owner[b].
+    scale : ndarray of shape (n,) or None
+        Each coordinate's rate as a share of the largest.
+    lookahead : Synchronization or None
+    """
+
+    decays: Any = None
+    max_norm: Any = None
+    max_value: Any = None
+    lower: Any = None
+    upper: Any = None
+    trace: Any = None
+    projection: Any = None
+    edges: Any = None
+    owner: Any = None
+    scale: Any = None
+    lookahead: Any = None
+
+
+class BlockOptions(NamedTuple):
+    """What of the `StepOptions` counts at a block, flat, as parallel loops take tuples."""
+
+    lower: Any
+    upper: Any
+    trace: Any
+    scale: Any
+    period: int
+    share: float
+
+
+class Region(NamedTuple):
+    """Where x may be. What is None is left out of a kernel.
+
+    Attributes
+    ----------
+    lower, upper : ndarray of shape (n,) or None
+        Bounds.
+    projection : Projection or None
+        A set other than a box; then also
+    trace : ndarray of shape (2, n) or None
+        The rates and directions of the last step, and
+    probe : ndarray of shape (2, n) or None
+        Scratch memory, and a row of ones.
+    """
+
+    lower: Any = None
+    upper: Any = None
+    projection: Any = None
+    trace: Any = None
+    probe: Any = None
