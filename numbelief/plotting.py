@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief import kernels
+from numbelief import schedules
 from numbelief.checks import integer
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def rates(schedule: Any, steps: int, ax: Any = None) -> Any:
         if not callable(each):
             raise TypeError(f"a schedule must be callable, got {each!r} as {name!r}")
     t = np.arange(1, steps + 1)
-    values = [kernels.tabulate(each, 1, steps) for each in named.values()]
+    values = [schedules.table(each, 1, steps) for each in named.values()]
     if ax is None:
         _, ax = pyplot().subplots(figsize=(6, 4), layout="constrained")
     for color, name, value in zip(_colors(named), named, values, strict=True):

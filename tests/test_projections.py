@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 
-from numbelief.projections import Projector
+from numbelief.sets.projector import Projector
 from numbelief.sets import (
     Affine,
     Ball,

@@ -1,6 +1,6 @@
 """All that numbelief takes from Numba's internals.
 
-Tried with Numba 0.60 to 0.68 (numba-cuda 0.30). What is used: the key and the file names of the disk
+Tried with Numba 0.61 to 0.68 (numba-cuda 0.30). What is used: the key and the file names of the disk
 cache, the class behind ``numba.cfunc``, the layout of arrays in memory and the calling convention of
 compiled functions. Whoever moves to another Numba looks here, and only here.
 """
@@ -556,7 +556,7 @@ def give_back(typingctx, address, length):
 IN_PYTHON: dict[str, Any] = {
     "larger": lambda a, b: b if b > a else a,
     "smaller": lambda a, b: b if b < a else a,
-    "flushed": lambda value, tiny: value * 0 if abs(value) < tiny else value,
+    "flushed": lambda value, tiny: tiny - tiny if abs(value) < tiny else value,
     "row": lambda array, k: array[k],
     "window": lambda array, lo, hi: array[lo:hi],
     "cast": lambda values, like: tuple(map(like.dtype.type, values)),
