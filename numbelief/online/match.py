@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from numbelief._compile.arrays import copy as copy_array
 from numbelief._compile.jit import jit, key_of
 from numbelief._compile.template import named
 from numbelief._objective.compiled import ROW, Form, Objective, PerRow, Raised
@@ -221,7 +222,7 @@ class Match:
         """What the compiled game calls, and what must stay alive; None for a Python callback."""
         fun = self.losses.fun
         if recorded is not None:
-            fun, data = _recorded(), (recorded.loss, recorded.gradients)
+            fun, data = _compile_recorded(), (recorded.loss, recorded.gradients)
         elif fun is not None:
             data = self.losses[: self.rounds].data
         else:
@@ -258,15 +259,15 @@ class Match:
         return OnlineResult(self)
 
 
+def _recorded(x, grad, value, gradient):  # type: ignore[no-untyped-def]
+    """A loss of a game that was played."""
+    copy_array(gradient, grad)
+    return value
+
+
 @functools.cache
-def _recorded() -> Any:
-    """The losses of a game that was played, compiled."""
-
-    def recorded(x, grad, value, gradient):  # type: ignore[no-untyped-def]
-        grad[:] = gradient
-        return value
-
-    return jit(named(recorded, key_of()), allocates=False)
+def _compile_recorded() -> Any:
+    return jit(named(_recorded, key_of()), allocates=False)
 
 
 # ---- checks ------------------------------------------------------------------------------------

@@ -176,7 +176,9 @@ def callback_template(function):
         value, gradient = function(t, x)
         if np.shape(gradient) != x.shape:  # else it would be spread over the coordinates
             raise ValueError("function must return a gradient of the shape of x")
-        grad[:] = gradient
+        values = np.asarray(gradient).flat  # a slice takes 1 s to compile
+        for i in range(x.size):
+            grad[i] = values[i]
         return value
 
     return round_of_callback
