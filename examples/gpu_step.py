@@ -19,10 +19,10 @@ import importlib
 import pathlib
 import time
 
+import numbelief.cuda
 import numpy as np
 
 import numbelief
-import numbelief.cuda
 
 N, STEPS, SMOOTHNESS = 1_000_000, 40, 1.0
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 from numbelief import rules as rules
 from numbelief import schedules as schedules
 from numbelief import sets as sets
-from numbelief._version import __version__ as __version__
 from numbelief._solve.many import minimize_many as minimize_many
 from numbelief._solve.many import per_row as per_row
 from numbelief._solve.minimize import minimize as minimize
+from numbelief._solve.stochastic import minimize_stochastic as minimize_stochastic
+from numbelief._version import __version__ as __version__
 from numbelief.optimizer import Optimizer as Optimizer
 from numbelief.rules import *  # noqa: F403  every rule, by its registry
-from numbelief._solve.stochastic import minimize_stochastic as minimize_stochastic
 
 if not TYPE_CHECKING:
     __all__ = [

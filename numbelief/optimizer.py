@@ -58,8 +58,8 @@ class Optimizer:
         Which kernel runs. On the CPU the bits do not depend on it; "cuda" agrees to rounding.
         "auto" is "cuda" for an array on a GPU, and else parallel from 32768 elements on
         (environment variable ``NUMBELIEF_PARALLEL_FROM``), unless a few steps without threads,
-        tried now and then, are faster. Where threads would be unsafe, such as in a forked child, the serial kernel runs
-        whatever the target.
+        tried now and then, are faster. Where threads would be unsafe, such as in a forked
+        child, the serial kernel runs whatever the target.
     stream : stream or int, optional
         For x on a GPU: the CUDA stream, or its handle, that the steps are queued on, without
         waiting for them. Default: the one that is current in PyTorch or CuPy, for their arrays,
@@ -122,7 +122,7 @@ class Optimizer:
         self.x = x
         self._target = target
         self.vectors: Vectors = _vectors_of(x, target, stream)
-        n, dtype = self.vectors.size, self.vectors.dtype
+        n = self.vectors.size
         self.feasible_set = resolve_set(feasible_set, bounds, n, on_card=not self.on_host)
         self._max_norm = None if max_norm is None else positive("max_norm", max_norm)
         self._max_value = None if max_value is None else positive("max_value", max_value)

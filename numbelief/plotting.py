@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief import kernels
+from numbelief import schedules
 from numbelief.checks import integer
 
 if TYPE_CHECKING:
     from numbelief.online.bounds import Bound
     from numbelief.online.ensemble import Comparison, Ensemble
-    from numbelief.online.play import OnlineResult
+    from numbelief.online.result import OnlineResult
 
 __all__ = ["comparison", "ensemble", "rates", "regret"]
 
@@ -83,7 +83,7 @@ def rates(schedule: Any, steps: int, ax: Any = None) -> Any:
         if not callable(each):
             raise TypeError(f"a schedule must be callable, got {each!r} as {name!r}")
     t = np.arange(1, steps + 1)
-    values = [kernels.tabulate(each, 1, steps) for each in named.values()]
+    values = [schedules.table(each, 1, steps) for each in named.values()]
     if ax is None:
         _, ax = pyplot().subplots(figsize=(6, 4), layout="constrained")
     for color, name, value in zip(_colors(named), named, values, strict=True):
@@ -209,7 +209,7 @@ def _colors(names: Any) -> list[str]:
 def _read_bounds(result: "OnlineResult", bounds: Any) -> tuple[dict[str, "Bound"], str]:
     """Bounds by their labels, and why there is none."""
     if bounds is None:
-        theorem = "hedge" if result.name == "Hedge" else "certificate"
+        theorem = result.default_theorem
         try:
             return {theorem: result.bound(theorem)}, ""
         except ValueError as error:  # the set has no diameter

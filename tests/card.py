@@ -1,31 +1,36 @@
 """The GPU of the tests, or Numba's simulator of one; functions of NumPy arrays for arrays there."""
 
+import contextlib
 import importlib.util
 import re
 import sys
 
+import numba
 import numpy as np
 import pytest
 
-from numbelief import LAMB, SGD, AdaBelief, Adam, Lookahead, cuda, device, device_rows, schedules
+from numbelief import LAMB, SGD, AdaBelief, Adam, Lookahead, schedules
 
-try:
-    gpu = cuda.load()
-except RuntimeError:
-    gpu = None
+INSTALLED = importlib.util.find_spec("numba_cuda") is not None
+SIMULATED = INSTALLED and bool(numba.config.ENABLE_CUDASIM)
+gpu, LARGE = None, {}
+if INSTALLED:
+    from numbelief._gpu import compile, launch
+    from numbelief._gpu import rows as many
 
-# Several small blocks, of which one takes two turns and one is not full; what users have is large.
-LARGE = {name: getattr(cuda, name) for name in ("THREADS", "SUM_BLOCK", "most_blocks")}
-if gpu is not None:
-    cuda.THREADS, cuda.SUM_BLOCK, cuda.most_blocks = 4, 16, lambda: 3
-    device.PARTS, device_rows.THREADS = 3, 2
-if cuda.SIMULATED:
+    # What users have is large.
+    LARGE = {name: getattr(launch, name) for name in ("THREADS", "SUM_BLOCK", "most_blocks")}
+    with contextlib.suppress(RuntimeError):
+        gpu = compile.load()
+if gpu is not None:  # several small blocks, of which one takes two turns and one is not full
+    launch.THREADS, launch.SUM_BLOCK, launch.most_blocks = 4, 16, lambda: 3
+    launch.PARTS, many.THREADS = 3, 2
+if SIMULATED:
     sys.setswitchinterval(1e-5)  # the simulator spins while its threads wait for the GIL
 
+needs_package = pytest.mark.skipif(not INSTALLED, reason="no numba-cuda[cu13]")
 needs_gpu = pytest.mark.skipif(gpu is None, reason="no GPU: see NUMBA_ENABLE_CUDASIM")
-needs_compiler = pytest.mark.skipif(
-    cuda.SIMULATED or importlib.util.find_spec("numba_cuda") is None, reason="no numba-cuda[cu13]"
-)
+needs_compiler = pytest.mark.skipif(SIMULATED or not INSTALLED, reason="no numba-cuda[cu13]")
 # In the simulator arithmetic is NumPy's, and its warnings are those of other threads.
 quiet = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 

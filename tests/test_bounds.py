@@ -132,7 +132,7 @@ def test_no_game_exceeds_what_its_assumptions_promise(kind):
                 assert below(result.regret.lower, bound), (seed, str(bound))
         held += found[0].holds
         if kind != "hedge":
-            decays = result._player.decay < 1 and result._player.rule.beta1 > 0
+            decays = result._match.decay < 1 and result._match.rule.beta1 > 0
             assert found[-1].holds != decays, str(found[-1])
             if not decays:
                 best = result.bound("certificate", comparator="best")

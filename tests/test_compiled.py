@@ -17,7 +17,7 @@ from scipy import LowLevelCallable
 from scipy.optimize import OptimizeResult
 
 from numbelief import AdaBelief, Adam, Optimizer, minimize, schedules
-from numbelief._objective import compiled
+from numbelief._objective.compiled import _adapter
 from numbelief._solve import loop
 
 X0 = np.array([-1.2, 1.0, -1.2, 1.0, 0.5])
@@ -635,8 +635,8 @@ def shifted(shift):
 
 
 def test_adapters_are_shared():
-    before = compiled._adapter.cache_info().currsize
+    before = _adapter.cache_info().currsize
     for shift in (1.0, 2.0):
         fun = njit(shifted(shift))
         assert minimize(fun, X0, (WEIGHTS,), jac="inplace").x == pytest.approx(shift, abs=1e-4)
-    assert compiled._adapter.cache_info().currsize <= before + 1
+    assert _adapter.cache_info().currsize <= before + 1

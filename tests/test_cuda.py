@@ -7,6 +7,7 @@ where nothing of this is there runs everywhere.
 
 import copy
 import importlib.util
+import subprocess
 import sys
 import types
 import weakref
@@ -18,7 +19,19 @@ import numba
 import numpy as np
 import pytest
 import reference
-from card import CAPABILITIES, LARGE, count, gpu, host, needs_compiler, needs_gpu, quiet
+from card import (
+    CAPABILITIES,
+    INSTALLED,
+    LARGE,
+    SIMULATED,
+    count,
+    gpu,
+    host,
+    needs_compiler,
+    needs_gpu,
+    needs_package,
+    quiet,
+)
 from cases import KERNELS, RULES
 from test_rules import CLIPPED, DTYPES, OPTIONS, assert_near, schedule, tolerance
 
@@ -33,14 +46,19 @@ from numbelief import (
     Optimizer,
     RMSProp,
     Rule,
-    cuda,
-    kernels,
     minimize,
     minimize_many,
     minimize_stochastic,
     schedules,
 )
+from numbelief import _interop as interop
+from numbelief._step.kind import Kind, fields_of
 from numbelief.sets import Ball
+
+if INSTALLED:
+    from numbelief._gpu import card as card_of
+    from numbelief._gpu import launch, step
+    from numbelief._gpu.compile import for_card, kind_of
 
 
 def walk(rule, oracle, x, sequence, allowed=None, **options):
@@ -207,7 +225,7 @@ def test_the_same_bits_each_run():
     assert cases.same_bits(*ends)
 
 
-@pytest.mark.skipif(gpu is None or cuda.SIMULATED, reason="large arrays need a GPU")
+@pytest.mark.skipif(gpu is None or SIMULATED, reason="large arrays need a GPU")
 @pytest.mark.parametrize("offset", [0, 1])
 @pytest.mark.parametrize(
     ("rule", "options"),
@@ -221,8 +239,8 @@ def test_the_same_bits_each_run():
 def test_large_blocks_in_turns(rule, options, offset, monkeypatch):
     """As users have them; arrays may begin anywhere in memory."""
     for name, value in LARGE.items():
-        monkeypatch.setattr(cuda, name, value)
-    n = 2 * cuda.THREADS * cuda.most_blocks() + 77
+        monkeypatch.setattr(launch, name, value)
+    n = 2 * launch.THREADS * launch.most_blocks() + 77
     random = np.random.default_rng(0)
     x0, *sequence = random.standard_normal((4, n), dtype=np.float32)
     found = []
@@ -244,10 +262,9 @@ def test_large_blocks_in_turns(rule, options, offset, monkeypatch):
 @needs_gpu
 def test_a_gradient_lives_until_its_step_is_queued(monkeypatch):
     """`opt.step(2 * x)`: nobody else keeps it, and what kernels take does not own its memory."""
-    if cuda.SIMULATED:  # there it is the same object
-        monkeypatch.setattr(cuda, "_seen", lambda value, told, handle: value[:])
-    opt = Optimizer(SGD(0.1), gpu.to_device(np.ones(3)))
-    step, alive, latest = cuda.Stepper.step, [], []
+    if SIMULATED:  # there it is the same object
+        monkeypatch.setattr(card_of, "_as_taken", lambda value, layout, handle: value[:])
+    queued, alive, latest = step.StepLauncher.step, [], []
 
     def gradient():
         g = gpu.to_device(np.ones(3))
@@ -256,9 +273,10 @@ def test_a_gradient_lives_until_its_step_is_queued(monkeypatch):
 
     def queue(*arguments):
         alive.append(latest[0]() is not None)
-        step(*arguments)
+        queued(*arguments)
 
-    monkeypatch.setattr(cuda.Stepper, "step", queue)
+    monkeypatch.setattr(step.StepLauncher, "step", queue)
+    opt = Optimizer(SGD(0.1), gpu.to_device(np.ones(3)))
     for _ in range(3):
         opt.step(gradient())
     assert alive == [True] * 3
@@ -274,7 +292,7 @@ def test_a_gradient_lives_until_its_step_is_queued(monkeypatch):
 )
 def test_a_first_step_that_is_interrupted_while_it_compiles(rule, options, monkeypatch):
     """Before each of its kernels in turn; then all goes on as if nothing had been."""
-    x0, g, compiled = cases.start(37), gpu.to_device(np.linspace(1, 2, 37)), cuda._compile
+    x0, g, compiled = cases.start(37), gpu.to_device(np.linspace(1, 2, 37)), launch.compiled
     left = -1
 
     def interrupted(*arguments):
@@ -284,7 +302,7 @@ def test_a_first_step_that_is_interrupted_while_it_compiles(rule, options, monke
             raise KeyboardInterrupt
         return compiled(*arguments)
 
-    monkeypatch.setattr(cuda, "_compile", interrupted)
+    monkeypatch.setattr(launch, "compiled", interrupted)
     ends = []
     for before in range(4 if options else 2):
         x = gpu.to_device(x0)
@@ -333,7 +351,7 @@ def test_each_step_looks_at_the_current_gpu(monkeypatch):
     x, g = gpu.to_device(np.ones(3)), gpu.to_device(np.ones(3))
     opt = Optimizer(SGD(0.1), x)
     opt.step(g)
-    opt._card._device = 1  # as if the current one had changed
+    opt.vectors.card._device = 1  # as if the current one had changed
     with pytest.raises(ValueError, match=r"x is on GPU 1, but .* call .*select_device\(1\) first"):
         opt.step(g)
     assert opt.t == 1
@@ -345,7 +363,7 @@ def test_each_step_looks_at_the_current_gpu(monkeypatch):
 @pytest.mark.parametrize("call", ["Optimizer", "minimize", "minimize_many", "stochastic"])
 def test_the_current_stream_is_the_default(call, monkeypatch):
     """Known by the error for something that is no stream."""
-    monkeypatch.setattr(cuda, "current_stream", lambda array: "the current one")
+    monkeypatch.setattr(card_of, "current_stream", lambda array: "the current one")
     x, rows = gpu.to_device(np.ones(3)), gpu.to_device(np.ones((2, 3)))
     calls = {
         "Optimizer": lambda: Optimizer(SGD(0.1), x),
@@ -358,7 +376,7 @@ def test_the_current_stream_is_the_default(call, monkeypatch):
     with pytest.raises(TypeError, match="must be a CUDA stream or its handle, got 'the current"):
         calls[call]()
     if call == "Optimizer":
-        assert Optimizer(SGD(0.1), x, stream=0)._card.stream == 0
+        assert Optimizer(SGD(0.1), x, stream=0).vectors.card.stream == 0
 
 
 @dataclass(frozen=True)
@@ -510,11 +528,11 @@ class Elsewhere:
 
 
 def test_device_arrays_are_known_by_what_they_say():
-    assert cuda.is_device_array(Elsewhere(interface={}))
-    assert cuda.is_device_array(Elsewhere(device=(2, 0)))
-    assert cuda.is_device_array(Elsewhere(device=(13, 1)))
+    assert interop.is_device_array(Elsewhere(interface={}))
+    assert interop.is_device_array(Elsewhere(device=(2, 0)))
+    assert interop.is_device_array(Elsewhere(device=(13, 1)))
     for value in (np.ones(3), [1.0], None, 1.0, Elsewhere(), Elsewhere(device=(1, 0))):
-        assert not cuda.is_device_array(value)
+        assert not interop.is_device_array(value)
 
 
 def test_handles_of_streams():
@@ -522,12 +540,12 @@ def test_handles_of_streams():
         def __init__(self, **names):
             vars(self).update(names)
 
-    assert cuda._handle_of(7) == 7
+    assert interop.handle_of(7) == 7
     for name in ("cuda_stream", "ptr", "handle"):
-        assert cuda._handle_of(Stream(**{name: 7})) == 7
-    assert cuda._handle_of(Stream(__cuda_stream__=lambda: (0, 7))) == 7
+        assert interop.handle_of(Stream(**{name: 7})) == 7
+    assert interop.handle_of(Stream(__cuda_stream__=lambda: (0, 7))) == 7
     with pytest.raises(TypeError, match="stream must be"):
-        cuda._handle_of("fast")
+        interop.handle_of("fast")
 
 
 def test_the_current_stream_is_that_of_the_arrays_library(monkeypatch):
@@ -548,13 +566,33 @@ def test_the_current_stream_is_that_of_the_arrays_library(monkeypatch):
     for modules in ({}, {"torch": torch}, {"cupy": cupy}, {"torch": torch, "cupy": cupy}):
         for name in ("torch", "cupy"):
             monkeypatch.setitem(sys.modules, name, modules.get(name))
-        found = [cuda._handle_of(cuda.current_stream(x.view(kind))) for kind in (Tensor, Array)]
+        arrays = x.view(Tensor), x.view(Array)
+        found = [interop.handle_of(interop.current_stream(array)) for array in arrays]
         assert found == [5 * ("torch" in modules), 7 * ("cupy" in modules)]
-        assert cuda.current_stream(x) == 0
+        assert interop.current_stream(x) == 0
+
+
+def test_importing_needs_no_gpu():
+    """What is missing is named at the call, and at each."""
+    script = """
+import sys
+sys.modules["numba_cuda"] = None
+import numbelief
+assert not any(name.startswith("numba.cuda") for name in sys.modules)
+for _ in range(2):
+    try:
+        numbelief.Optimizer(numbelief.Adam(), None, target="cuda")
+    except RuntimeError as error:
+        assert "needs the package numba-cuda, which is missing" in str(error)
+    else:
+        raise AssertionError
+"""
+    subprocess.run([sys.executable, "-W", "error", "-c", script], check=True)
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    cuda.load.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("numbelief._gpu")]:
+        monkeypatch.delitem(sys.modules, name)  # if it is imported already
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     message = r'needs the package numba-cuda, which is missing: pip install "numbelief\[cuda13\]"'
     for x in (np.ones(3), Elsewhere(interface={})):
@@ -562,9 +600,7 @@ def test_a_missing_package_is_named(monkeypatch):
             Optimizer(Adam(), x, target="cuda" if isinstance(x, np.ndarray) else "auto")
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("numba_cuda") is None or gpu is not None, reason="needs no GPU"
-)
+@pytest.mark.skipif(not INSTALLED or gpu is not None, reason="needs no GPU")
 def test_a_missing_gpu_is_named():
     with pytest.raises(RuntimeError, match="no GPU can be used here"):
         Optimizer(Adam(), np.ones(3), target="cuda")
@@ -578,19 +614,26 @@ def test_a_stream_is_for_a_gpu():
 # ---- PTX
 
 
+# What of `StepOptions` a kernel takes, by what it is called there.
+GIVEN_AS = {
+    "clip": "max_norm", "most": "max_value", "keep": "decays", "l2": "decays", "slow": "lookahead",
+    "weight": "lookahead",
+}  # fmt: skip
+
+
 @pytest.fixture
 def ptx(monkeypatch):
     """Compile one of the kernels for arguments that stand for those of a step."""
-    from numba import cuda as numba_cuda
+    from numba import cuda
 
     def compile(name, rule, dtype, capability, **given):
         # Compiling a device function asks for the GPU, only to learn its capability.
         device = type("Device", (), {"compute_capability": capability})
         monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: device)
         slots = len(rule.state_names)
-        _, coefficients = kernels._tuples(type(rule))
+        _, coefficients = fields_of(type(rule))
         array, sums, indices = np.ones(2, dtype), np.ones(2), np.ones(2, np.int64)
-        options = dict.fromkeys(("clip", "max_value", "keep", "l2"))
+        options = dict.fromkeys(("clip", "most", "keep", "l2"))
         values = (dtype(1),) * len(coefficients._fields)
         arguments = {"x": array, "g": array, "slots": (array,) * slots, "values": values, **options}
         if name.startswith("step"):
@@ -604,9 +647,10 @@ def ptx(monkeypatch):
             arguments = {"firsts": sums, "seconds": sums, "starts": indices, "most": 1.0,
                          "results": array}  # fmt: skip
         assert given.keys() <= arguments.keys()
-        kinds = map(cuda.kind_of, (arguments | given).values())
-        text, _ = numba_cuda.compile(
-            cuda.lifted(name, type(rule), slots), numba.void(*kinds),
+        kind = Kind(type(rule), slots, tuple({GIVEN_AS.get(each, each) for each in given}))
+        text, _ = cuda.compile(
+            for_card(step.kernels_of(kind)[name]),
+            numba.void(*map(kind_of, (arguments | given).values())),
             abi="numba", device=False, output="ptx", cc=capability,
         )  # fmt: skip
         return text[text.index(".entry") :]
@@ -643,7 +687,7 @@ LAMB_READS = 4  # the segment of a block, its ratio and its two edges
 ARRAY, ONE = np.ones(2, np.float32), np.float32(1)
 GIVEN = {
     "clip": {"clip": ARRAY},
-    "value": {"max_value": ONE},
+    "value": {"most": ONE},
     "decay": {"keep": ONE, "l2": ONE},
     "bounds": {"lower": ARRAY, "upper": ARRAY},
     "scale": {"scale": ARRAY},
@@ -673,15 +717,16 @@ def test_ptx_of_sums(dtype, capability, ptx):
     assert (".f64" in text) == (dtype is np.float64)
 
 
+@needs_package
 def test_kinds_of_arguments():
     for dtype in DTYPES:
         kind = numba.from_dtype(np.dtype(dtype))
-        assert cuda.kind_of(dtype(1)) == kind
-        assert cuda.kind_of(np.ones(2, dtype)) == numba.types.Array(kind, 1, "C")
-        assert cuda.kind_of((dtype(1), dtype(1))) == numba.types.UniTuple(kind, 2)
-    assert cuda.kind_of(1.0) == numba.float64  # a limit of the norm, beyond float32 perhaps
-    assert (cuda.kind_of(1), cuda.kind_of(None)) == (numba.int64, numba.types.none)
-    assert cuda.kind_of(()) == numba.types.Tuple(())
+        assert kind_of(dtype(1)) == kind
+        assert kind_of(np.ones(2, dtype)) == numba.types.Array(kind, 1, "C")
+        assert kind_of((dtype(1), dtype(1))) == numba.types.UniTuple(kind, 2)
+    assert kind_of(1.0) == numba.float64  # a limit of the norm, beyond float32 perhaps
+    assert (kind_of(1), kind_of(None)) == (numba.int64, numba.types.none)
+    assert kind_of(()) == numba.types.Tuple(())
 
 
 @needs_compiler
@@ -693,7 +738,7 @@ def test_ptx_counts_in_64_bits(ptx):
 
 @needs_compiler
 def test_ptx_has_a_pointer_in_place_of_none(ptx):
-    """What `cuda._NoneIsNothing` relies on: one parameter, as large as a pointer, for each."""
+    """What `compile._NoneIsNothing` relies on: one parameter, as large as a pointer, for each."""
     parameters = ptx("step", SGD(), np.float32, (9, 0))
     absent = parameters.split("{")[0].count(".param .u64")
     given = {"lower": ARRAY, "upper": ARRAY, "scale": ARRAY}

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numba
 import numpy as np
 import pytest
-from card import count, gpu, needs_compiler, needs_gpu, quiet
+from card import INSTALLED, SIMULATED, count, gpu, needs_compiler, needs_gpu, quiet
 from numba import types as nb
 from scipy.optimize import OptimizeWarning
 
@@ -23,20 +23,23 @@ from numbelief import (
     AdamW,
     Lookahead,
     Rule,
-    cuda,
-    device_rows,
-    loop,
-    many,
     minimize_many,
     per_row,
     schedules,
 )
-from numbelief.kernels import CLOCK
-from numbelief.minimize import Run
+from numbelief._solve import observe, session
+from numbelief._solve.minimize import Minimization
+from numbelief._solve.options import Options
+from numbelief._solve.quasi_newton import RECORD
+from numbelief._step.state import CLOCK, StepOptions, Synchronization
 from numbelief.optimizer import resolve_set
-from numbelief.options import Options
 from numbelief.sets import Ball
-from numbelief.tuning import _RECORD as RECORD
+
+if not INSTALLED:
+    pytest.skip("no numba-cuda[cu13]", allow_module_level=True)
+
+from numbelief._gpu import compile as compiling
+from numbelief._gpu import rows as card_rows
 
 
 def rosen(x, grad):
@@ -70,9 +73,9 @@ def broken(x, grad):
 
 @functools.cache  # on a card each compiles for seconds
 def on_card(function):
-    from numba import cuda as numba_cuda
+    from numba import cuda
 
-    return numba_cuda.jit(device=True)(function)
+    return cuda.jit(device=True)(function)
 
 
 STARTS = np.random.default_rng(3).normal(size=(5, 2))
@@ -92,7 +95,7 @@ def check(function=rosen, X0=STARTS, args=(), card_args=None, rtol=1e-7, options
     card_args = args if card_args is None else card_args
     its = minimize_many(on_card(function), given, card_args, options=options, **call)
     names = FIELDS
-    if call["method"].learning_rate is None and not cuda.SIMULATED:
+    if call["method"].learning_rate is None and not SIMULATED:
         # A card rounds otherwise, and a search that does may take another step to the same point.
         names, rtol = ("x", "fun", "status"), 1e-4
     for name in names:
@@ -168,7 +171,7 @@ def test_each_row_has_its_own_data(rule):
 def test_a_row_that_is_not_finite_ends_alone(rate):
     X0 = np.array([[0.5], [np.nan], [-1.0], [40.0], [np.inf]])
     res = check(broken, X0, method=AdaBelief(rate), options={"maxiter": 20})
-    assert res.status[[1, 2, 4]].tolist() == [loop.NONFINITE] * 3
+    assert res.status[[1, 2, 4]].tolist() == [observe.NONFINITE] * 3
     assert res.nfev[[1, 2, 4]].tolist() == [0, 1, 0]
     assert res.best.index in (0, 3)
 
@@ -178,8 +181,9 @@ def test_a_row_that_is_not_finite_ends_alone(rate):
 def test_first_points_outside_the_bounds_are_moved():
     fun = on_card(rosen)
     X0 = gpu.to_device(STARTS)
-    with pytest.warns(OptimizeWarning, match="not within the specified bounds"):
+    with pytest.warns(OptimizeWarning, match="not within the specified bounds") as caught:
         res = minimize_many(fun, X0, jac="inplace", bounds=[(0, 0.1)] * 2, options={"maxiter": 0})
+    assert caught[0].filename == __file__
     np.testing.assert_array_equal(host(res.x), np.clip(STARTS, 0, 0.1))
     np.testing.assert_array_equal(host(X0), STARTS)
 
@@ -191,14 +195,14 @@ def test_maxtime_leaves_the_best_so_far(monkeypatch, capsys):
     X0 = gpu.to_device(STARTS)
     call = {"method": Adam(1e-3), "jac": "inplace"}
     res = minimize_many(fun, X0, **call, options={"maxtime": 0.0})
-    assert (res.nfev == 1).all() and (res.status == loop.MAXITER).all()
+    assert (res.nfev == 1).all() and (res.status == observe.MAXITER).all()
     res = minimize_many(fun, X0, **call, options={"maxtime": 1e-9, "disp": True})
-    assert (res.nit == 1).all() and (res.status == loop.MAXITER).all()
+    assert (res.nit == 1).all() and (res.status == observe.MAXITER).all()
     assert capsys.readouterr().out == "0 of 5 problems terminated successfully.\n"
     began = time.perf_counter()
     res = minimize_many(fun, X0, **call, options={"maxtime": 0.2, "maxiter": 10**9, "gtol": 0})
     assert time.perf_counter() - began < 5
-    assert (res.nit > 1).all() and (res.status == loop.MAXITER).all()
+    assert (res.nit > 1).all() and (res.status == observe.MAXITER).all()
 
 
 @quiet
@@ -216,7 +220,7 @@ def test_progress_counts_rows_and_an_interrupt_leaves_the_result_so_far(monkeypa
             self.closed = True
 
     bar, interrupts = Bar(), False
-    monkeypatch.setattr(many, "progress_bar", lambda *_: bar)
+    monkeypatch.setattr(session, "progress_bar", lambda *_: bar)
     fun = on_card(rosen)
     X0 = gpu.to_device(np.array([[1.0, 1.0], [2.0, 1.0]]))
     call = {"method": Adam(0.01), "jac": "inplace", "options": {"maxiter": 5, "progress": True}}
@@ -226,7 +230,7 @@ def test_progress_counts_rows_and_an_interrupt_leaves_the_result_so_far(monkeypa
     with pytest.raises(KeyboardInterrupt) as caught:
         minimize_many(fun, X0, **call)
     so_far = caught.value.intermediate_result
-    assert (so_far.status.tolist(), so_far.nit.tolist()) == ([0, loop.RUNNING], [0, 1])
+    assert (so_far.status.tolist(), so_far.nit.tolist()) == ([0, observe.RUNNING], [0, 1])
     assert bar.closed
 
 
@@ -322,53 +326,52 @@ def test_bad_arguments_are_refused():
 
 
 def test_segments_are_blocks_on_the_card():
-    before, edges = (None,) * 7, np.array([0, 4, 8, 9, 12])
-    owner = np.array([0, 0, 0, 1])
-    moved = device_rows._for_card((*before, edges, owner, None, (3, 0.5)), lambda array: array)
-    assert [list(each) for each in moved[7:9]] == [[0, 9, 12], [0, 1]]
-    assert moved[:7] == before and moved[9:] == (None, (3, 0.5))
+    edges, owner = np.array([0, 4, 8, 9, 12]), np.array([0, 0, 0, 1])
+    options = StepOptions(edges=edges, owner=owner, lookahead=Synchronization(3, 0.5))
+    moved = StepOptions(*card_rows._for_card(options, lambda array: array))
+    assert (moved.edges.tolist(), moved.owner.tolist()) == ([0, 9, 12], [0, 1])
+    expected = options._replace(edges=moved.edges, owner=moved.owner)
+    assert all(mine is other or mine == other for mine, other in zip(moved, expected, strict=True))
 
 
 # ---- PTX
 
 
 class NoCard:
-    """What `device_rows.Rows` asks of the GPU, with arrays of the host."""
+    """What `numbelief._gpu.rows.Rows` asks of the GPU, with arrays of the host."""
 
     device_array = staticmethod(np.zeros)
     to_device = staticmethod(np.ascontiguousarray)
 
     @staticmethod
     def jit(**options):
-        from numba import cuda as numba_cuda
+        from numba import cuda
 
-        return numba_cuda.jit(**options)
+        return cuda.jit(**options)
 
 
 @pytest.fixture
 def ptx(monkeypatch):
     """Compile the kernel of a call of minimize_many."""
-    from numba import cuda as numba_cuda
+    from numba import cuda
 
-    monkeypatch.setattr(cuda, "load", lambda: NoCard)
+    for module in (compiling, card_rows):
+        monkeypatch.setattr(module, "load", lambda: NoCard)
 
     def compile(rule, dtype, capability, function=rosen, args=(), bounds=None, **options):
         # Compiling a device function asks for the GPU, only to learn its capability.
         device = type("Device", (), {"compute_capability": capability})
         monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: device)
-        x = np.zeros(2, dtype)
-        run = Run(None, rule, x, resolve_set(None, bounds, 2), Options(**options))
-        opt = run.optimizer
-        rows = device_rows.Rows(
-            on_card(function), np.zeros((3, 2), dtype), args, opt.inner,
-            (x, run.g, *opt.arrays), opt.options, run.watch(), run.tuner, loop.BEST,
-        )  # fmt: skip
+        allowed = resolve_set(None, bounds, 2)
+        run = Minimization(None, rule, np.zeros(2, dtype), allowed, Options(**options))
+        X0 = np.zeros((3, 2), dtype)
+        rows = card_rows.Rows(on_card(function), X0, args, run, observe.BEST)
         given = (
-            np.zeros(2), True, False, rows._start, rows.outcome, rows._own, rows._numbers,
+            np.zeros(2), True, False, rows._start, tuple(rows.outcome), rows._own, rows._numbers,
             rows._options, rows._args,
         )  # fmt: skip
         kernel = rows._kernel
-        text, _ = numba_cuda.compile(
+        text, _ = cuda.compile(
             kernel.py_func, nb.void(*map(kernel.typeof_pyval, given)),
             abi="numba", device=False, output="ptx", cc=capability,
         )  # fmt: skip
@@ -397,7 +400,7 @@ def test_ptx(ptx):
     assert count(r"mad\.wide|mul\.wide|mul\.lo\.s64", text)
     assert not count(r"mul\.lo\.s32", text)
     # Records are copied byte by byte where a row begins, and nowhere else.
-    words = sum(len(dtype.names) for dtype in (loop.CONTROL, RECORD, CLOCK))
+    words = sum(len(dtype.names) for dtype in (observe.CONTROL, RECORD, CLOCK))
     assert count(r"ld\.(global\.)?[us]8", text) <= 8 * words
 
 

@@ -1,6 +1,5 @@
 """minimize with x0 on a GPU, or in Numba's simulator of one: against minimize on the CPU."""
 
-import sys
 import warnings
 
 import cases
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from card import (
     CAPABILITIES,
+    INSTALLED,
     count,
     forms,
     gpu,
@@ -22,17 +22,18 @@ from card import (
 from problems import rosenbrock, rosenbrock_grad
 from scipy.optimize import OptimizeWarning
 
-from numbelief import (
-    LAMB,
-    SGD,
-    AdaBelief,
-    cuda,
-    device,
-    minimize,
-    schedules,
-    tuning,
-)
+from numbelief import LAMB, SGD, AdaBelief, minimize, schedules
+from numbelief._interop import is_device_array
+from numbelief._solve import session
+from numbelief._solve.quasi_newton import at_each_coordinate
 from numbelief.sets import Ball, Box
+
+if not INSTALLED:
+    pytest.skip("no numba-cuda[cu13]", allow_module_level=True)
+
+from numbelief._gpu import launch, points, search, vectors
+from numbelief._gpu.card import Card
+from numbelief._gpu.compile import for_card, kind_of
 
 SCALES = np.linspace(0.5, 4, 13)
 X0 = np.linspace(-2, 3, 13)
@@ -66,7 +67,7 @@ def compare(dtype, method, form="callable", x0=X0, bounds=None, allowed=64, **op
     count = min(ours.nit, theirs.nit) + 1
     for name, figures in theirs.history.items():
         np.testing.assert_allclose(ours.history[name][:count], figures[:count], **near)
-    assert cuda.is_device_array(ours.x)
+    assert is_device_array(ours.x)
     assert ours.nfev == ours.njev >= ours.nit + 1
     assert (ours.success, ours.status, ours.message) == (
         theirs.success, theirs.status, theirs.message
@@ -126,22 +127,22 @@ def test_tolerances_end_the_run_at_a_look(options):
     )
     theirs = minimize(lambda x: float(x @ x), X0[:3], jac=lambda x: 2 * x, **given)
     assert ours.status == theirs.status == 0
-    assert theirs.nit <= ours.nit < theirs.nit + device.LOOK_EVERY
+    assert theirs.nit <= ours.nit < theirs.nit + points.LOOK_EVERY
 
 
 @quiet
 @needs_gpu
 def test_figures_cross_over_once_an_interval(monkeypatch):
-    monkeypatch.setattr(sys.modules["numbelief.minimize"], "LOOK_EVERY_S", 1e9)
-    monkeypatch.setattr(device, "LOOK_EVERY", 5)
+    monkeypatch.setattr(session, "LOOK_EVERY_S", 1e9)
+    monkeypatch.setattr(points, "LOOK_EVERY", 5)
     crossed = []
-    monkeypatch.setattr(cuda.Card, "host", lambda self, a: crossed.append(a.shape) or host(a))
+    monkeypatch.setattr(Card, "host", lambda self, a: crossed.append(a.shape) or host(a))
     fun, jac = FORMS["together"]
     result = minimize(fun, gpu.to_device(X0), jac=jac, method=SGD(0.1), options={"maxiter": 17})
     assert (result.nit, result.status) == (17, 1)
     # Is x0 finite; the first point; the first step alone, then five at a time, then one.
     assert len(crossed) == 1 + 1 + 1 + 3 + 1
-    assert all(np.prod(shape) <= max(6 * device.COLUMNS, device.PARTS) for shape in crossed)
+    assert all(np.prod(shape) <= max(6 * points.COLUMNS, launch.PARTS) for shape in crossed)
 
 
 @quiet
@@ -163,7 +164,7 @@ def test_the_best_point_of_all_steps():
 @pytest.mark.parametrize("where", ["fun", "jac"])
 @pytest.mark.parametrize("iterate", ["best", "last"])
 def test_not_finite(where, iterate, monkeypatch):
-    monkeypatch.setattr(sys.modules["numbelief.minimize"], "LOOK_EVERY_S", 1e9)
+    monkeypatch.setattr(session, "LOOK_EVERY_S", 1e9)
     calls = {"fun": 0, "jac": 0}
 
     def turn(name, result):
@@ -200,8 +201,8 @@ def test_callback():
 
     def callback(intermediate_result):
         seen.append((intermediate_result.nit, intermediate_result.fun))
-        assert cuda.is_device_array(intermediate_result.x)
-        assert cuda.is_device_array(intermediate_result.jac)
+        assert is_device_array(intermediate_result.x)
+        assert is_device_array(intermediate_result.jac)
         if len(seen) == 4:
             raise StopIteration
 
@@ -209,18 +210,18 @@ def test_callback():
     result = minimize(fun, gpu.to_device(X0), jac=jac, method=SGD(0.1), callback=callback)
     assert [nit for nit, _ in seen] == [1, 2, 3, 4]
     assert (result.status, result.nit, result.fun) == (99, 4, seen[-1][1])
-    points = []
+    seen_points = []
     options = {"maxiter": 3}
-    minimize(fun, gpu.to_device(X0), jac=jac, method=SGD(0.1), callback=points.append,
+    minimize(fun, gpu.to_device(X0), jac=jac, method=SGD(0.1), callback=seen_points.append,
              options=options)  # fmt: skip
-    assert len(points) == 3
-    assert value(host(points[2])) == seen[2][1]
+    assert len(seen_points) == 3
+    assert value(host(seen_points[2])) == seen[2][1]
 
 
 @quiet
 @needs_gpu
 def test_an_exception_carries_the_best_point(monkeypatch):
-    monkeypatch.setattr(sys.modules["numbelief.minimize"], "LOOK_EVERY_S", 1e9)
+    monkeypatch.setattr(session, "LOOK_EVERY_S", 1e9)
     calls = []
 
     def fail(x):
@@ -249,11 +250,13 @@ def test_maxtime():
 @quiet
 @needs_gpu
 def test_x0_outside_the_bounds_is_moved():
-    with pytest.warns(OptimizeWarning, match="Initial guess is not within the specified bounds"):
+    message = "Initial guess is not within the specified bounds"
+    with pytest.warns(OptimizeWarning, match=message) as caught:
         result = minimize(
             on_card(value), gpu.to_device(X0), jac=on_card(slope), method=SGD(0.1),
             bounds=[(-1, 2)] * 13, options={"maxiter": 0, "iterate": "last"},
         )  # fmt: skip
+    assert caught[0].filename == __file__
     np.testing.assert_array_equal(host(result.x), np.clip(X0, -1, 2))
 
 
@@ -264,7 +267,7 @@ def test_x0_outside_the_bounds_is_moved():
 def test_a_rounding_error_is_not_outside_the_bounds(end, dtype, monkeypatch):
     """Neither here nor on the CPU, and x0 does not leave the card."""
     crossed = []
-    monkeypatch.setattr(cuda.Card, "host", lambda self, a: crossed.append(a.shape) or host(a))
+    monkeypatch.setattr(Card, "host", lambda self, a: crossed.append(a.shape) or host(a))
     near, box = np.full(13, end, dtype), Box(end, end + 1 + abs(end))
     call = {"method": SGD(0.1), "feasible_set": box, "options": {"maxiter": 0}}
     with warnings.catch_warnings():
@@ -367,7 +370,7 @@ def as_arrays(result):
     values = [result[name] for name in names]
     values += result.get("history", {}).values()
     values += result.get("allvecs", [])
-    return [host(each) if cuda.is_device_array(each) else np.asarray(each) for each in values]
+    return [host(each) if is_device_array(each) else np.asarray(each) for each in values]
 
 
 def assert_same(ours, theirs, rtol=0):
@@ -403,7 +406,7 @@ def test_resumed_runs(name, tmp_path):
 @needs_gpu
 def test_a_run_that_had_ended_goes_on_for_other_tolerances(tmp_path, monkeypatch):
     """It was not the last point that ended it, but one before, of a lower gradient."""
-    monkeypatch.setattr(sys.modules["numbelief.minimize"], "LOOK_EVERY_S", 1e9)
+    monkeypatch.setattr(session, "LOOK_EVERY_S", 1e9)
     path = tmp_path / "run"
     rule = SGD(lambda t: 0.5 if t < 6 else 3.0)
 
@@ -467,7 +470,7 @@ def test_a_strided_x0_is_refused():
         ({"jac": "2-point"}, ValueError, "finite differences, got '2-point'"),
         ({"fun": 3}, TypeError, "fun must be callable, got 3"),
         ({"fun": numba.njit(value)}, TypeError, "fun must be a Python function of device arrays"),
-        ({"options": {"compiled": True}}, TypeError, "a loop in machine code is not possible"),
+        ({"options": {"compiled": True}}, TypeError, "a loop in compiled code is not possible"),
         ({"feasible_set": Ball()}, ValueError, "feasible_set must be a Box on a GPU"),
         ({"x0": np.array([1.0, np.nan])}, ValueError, "x0 must be finite"),
         ({"x0": np.array([1, 2])}, TypeError, "x0 must be float32 or float64, got int64"),
@@ -508,8 +511,8 @@ def test_copies_are_made_by_the_arrays_library():
         def copy(self):
             return "copied"
 
-    assert device.duplicate(Tensor()) == "cloned"
-    assert device.duplicate(Array()) == "copied"
+    assert vectors.duplicate(Tensor()) == "cloned"
+    assert vectors.duplicate(Array()) == "copied"
 
 
 # ---- PTX
@@ -524,14 +527,14 @@ KEEP_ALL = (A, A, 1.0, A, F, F, F, F, 0, 0, A, A, A, np.float32(1))
 @pytest.fixture
 def ptx(monkeypatch):
     """Compile a kernel for arguments that stand for those of a launch, in float32."""
-    from numba import cuda as numba_cuda
+    from numba import cuda
 
-    def compile(template, arguments, at=None, capability=(9, 0)):
+    def compile(kernel, arguments, capability=(9, 0)):
         # Compiling a device function asks for the GPU, only to learn its capability.
         found = type("Device", (), {"compute_capability": capability})
         monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: found)
-        text, _ = numba_cuda.compile(
-            device.lifted(template, at), numba.void(*map(cuda.kind_of, arguments)),
+        text, _ = cuda.compile(
+            for_card(kernel), numba.void(*map(kind_of, arguments)),
             abi="numba", device=False, output="ptx", cc=capability,
         )  # fmt: skip
         return text[text.index(".entry") :]
@@ -540,39 +543,43 @@ def ptx(monkeypatch):
 
 
 S, N = np.float32(1), None
+# What is done at each coordinate, by name, without bounds and with them.
 EACH = {
-    device._copy_at: [(A, A)],
-    tuning._free_at: [(A, A, A, N, N), (A, A, A, A, A)],
-    tuning._scale_at: [(A, S)],
-    tuning._subtract_at: [(A, A)],
-    tuning._difference_at: [(A, A, A)],
-    tuning._start_from_at: [(A, A, A, N, N), (A, A, A, A, A)],
-    tuning._go_at: [(A, A, S, A, N, N), (A, A, S, A, A, A)],
-    tuning._accept_at: [(A, A, A, A, A, A)],
+    "free": [(A, A, A, N, N), (A, A, A, A, A)],
+    "scale": [(A, S)] * 2,
+    "subtract": [(A, A)] * 2,
+    "difference": [(A, A, A)] * 2,
+    "start_from": [(A, A, A, N, N), (A, A, A, A, A)],
+    "go": [(A, A, S, A, N, N), (A, A, S, A, A, A)],
+    "accept": [(A, A, A, A, A, A)] * 2,
 }
 
 
 @needs_compiler
 def test_ptx_at_each_coordinate(ptx):
-    assert {*tuning.COORDINATES.values()} < {*EACH}
-    for number, (at, several) in enumerate(EACH.items()):
-        for arguments in several:
-            text = ptx(device._each, (arguments,), at, CAPABILITIES[number % 2])  # in turns
-            assert ".f64" not in text
-            assert ".local" not in text
-            assert not count(r"\bcall", text)
+    launches = {launch.copy_at: (A, A), launch.fill_at: (A, S)}
+    for bounded in (False, True):
+        at = at_each_coordinate(bounded=bounded)
+        assert at.keys() == EACH.keys()
+        launches |= {each: EACH[name][bounded] for name, each in at.items()}
+    for number, (at, arguments) in enumerate(launches.items()):
+        kernel = launch.kernel_at(launch.each_template, at)
+        text = ptx(kernel, (arguments,), CAPABILITIES[number % 2])  # in turns
+        assert ".f64" not in text
+        assert ".local" not in text
+        assert not count(r"\bcall", text)
 
 
 @needs_compiler
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_ptx_of_sums(capability, ptx):
     launches = {
-        device._multiply: (A, A, F),
-        device._deflect: (A, A, F, 0, 1.0, F, 1),
-        device._measure_trial: (A, A, A, A, F, F, F),
+        search._multiply: (A, A, F),
+        search._deflect: (A, A, F, 0, 1.0, F, 1),
+        search._measure_trial: (A, A, A, A, F, F, F),
     }
-    for template, arguments in launches.items():
-        text = ptx(template, arguments, capability=capability)
+    for kernel, arguments in launches.items():
+        text = ptx(kernel, arguments, capability)
         assert ".local" not in text
         assert not count(r"\bcall", text)
 
@@ -581,18 +588,17 @@ def test_ptx_of_sums(capability, ptx):
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_ptx_of_observations(capability, ptx):
     launches = {
-        cuda._fill: [(A, S)],
-        device._measure_largest: [(A, F)],
-        device._confine: [(A, A, A, S, F)],
-        device._measure_point: [POINT, POINTS],
-        device._keep_point: [KEEP, KEEP_ALL],
+        vectors.measure_largest: [(A, F)],
+        vectors.clip_points: [(A, A, A, S, F)],
+        points._measure_point: [POINT, POINTS],
+        points._keep_point: [KEEP, KEEP_ALL],
     }
-    for template, several in launches.items():
+    for kernel, several in launches.items():
         for arguments in several:
-            text = ptx(template, arguments, capability=capability)
+            text = ptx(kernel, arguments, capability)
             assert ".local" not in text
             assert not count(r"\bcall", text)
-            if template is not device._keep_point:
+            if kernel is not points._keep_point:
                 # The loop over coordinates is in float32: only what it found is converted.
                 results = sum(each is F for each in arguments)
                 assert count(r"cvt\.f64\.f32", text) == results

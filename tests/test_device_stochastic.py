@@ -1,7 +1,6 @@
 """minimize_stochastic on a GPU, or in Numba's simulator of one: against the same on the CPU."""
 
 import gc
-import sys
 import weakref
 
 import cases
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from card import (
     CAPABILITIES,
+    INSTALLED,
     count,
     forms,
     gpu,
@@ -22,16 +22,20 @@ from card import (
 )
 from scipy.optimize import OptimizeWarning
 
-from numbelief import (
-    SGD,
-    cuda,
-    device,
-    device_batches,
-    minimize_stochastic,
-    schedules,
-)
-from numbelief.batches import Batches, Order
+from numbelief import SGD, minimize_stochastic, schedules
+from numbelief._interop import is_device_array
+from numbelief._solve import session
+from numbelief._solve.data import Batches, Order
 from numbelief.sets import Ball
+
+if not INSTALLED:
+    pytest.skip("no numba-cuda[cu13]", allow_module_level=True)
+
+from numbelief._gpu import data as card_data
+from numbelief._gpu import launch, points, stochastic
+from numbelief._gpu.card import Card
+from numbelief._gpu.compile import for_card, kind_of
+from numbelief._gpu.vectors import CardVectors, duplicate
 
 RANDOM = np.random.default_rng(7)
 A = RANDOM.standard_normal((13, 3))
@@ -61,7 +65,7 @@ def train(form="callable", data=(A, B), dtype=np.float64, **given):
     np.testing.assert_array_equal(host(x0), np.ones(3))
     for part, before in zip(parts, data, strict=True):
         np.testing.assert_array_equal(host(part), before)
-    assert cuda.is_device_array(result.x) and cuda.is_device_array(result.jac)
+    assert is_device_array(result.x) and is_device_array(result.jac)
     return result
 
 
@@ -177,10 +181,10 @@ def test_a_batch_holds_the_rows_of_the_order():
 @quiet
 @needs_gpu
 def test_losses_cross_over_once_an_interval(monkeypatch):
-    monkeypatch.setattr(sys.modules["numbelief.stochastic"], "LOOK_EVERY_S", 1e9)
-    monkeypatch.setattr(device, "LOOK_EVERY", 4)
+    monkeypatch.setattr(session, "LOOK_EVERY_S", 1e9)
+    monkeypatch.setattr(points, "LOOK_EVERY", 4)
     crossed = []
-    monkeypatch.setattr(cuda.Card, "host", lambda self, a: crossed.append(a.shape) or host(a))
+    monkeypatch.setattr(Card, "host", lambda self, a: crossed.append(a.shape) or host(a))
     result = train("numbers on the card", batch_size=1, epochs=1)
     assert result.nit == 13
     # Is x0 finite; the first step alone, then four at a time; is the point after the epoch finite,
@@ -192,7 +196,7 @@ def test_losses_cross_over_once_an_interval(monkeypatch):
 @quiet
 @needs_gpu
 def test_callbacks():
-    steps, seen, points = [], [], []
+    steps, seen, passed = [], [], []
 
     def after_step(intermediate_result):
         assert host(intermediate_result.jac).shape == (3,)
@@ -209,8 +213,8 @@ def test_callbacks():
     losses = np.array([loss for _, loss in steps]).reshape(2, 3)
     np.testing.assert_allclose(losses @ [5, 5, 3] / 13, result.history.loss)
     assert [each.fun for each in seen] == list(result.history.loss)
-    train(callback=points.append)
-    for each, point in zip(seen, points, strict=True):
+    train(callback=passed.append)
+    for each, point in zip(seen, passed, strict=True):
         np.testing.assert_array_equal(host(each.x), host(point))
 
 
@@ -238,7 +242,7 @@ def test_data_are_freed_without_the_garbage_collector():
 @pytest.mark.parametrize("size", [5, None])
 @pytest.mark.parametrize("part", [0, 1])
 def test_rows_that_are_not_finite_are_named(part, size, monkeypatch):
-    monkeypatch.setattr(sys.modules["numbelief.stochastic"], "LOOK_EVERY_S", 1e9)
+    monkeypatch.setattr(session, "LOOK_EVERY_S", 1e9)
     data = [A.astype(np.float32), B.astype(np.complex64).astype(np.float16), np.arange(13)]
     row = 7
     data[part][row] = np.inf if part else np.nan
@@ -261,7 +265,7 @@ def test_rows_that_are_not_finite_are_named(part, size, monkeypatch):
 @needs_gpu
 @pytest.mark.parametrize("iterate", ["last", "ema"])
 def test_a_gradient_that_is_not_finite(iterate, monkeypatch):
-    monkeypatch.setattr(sys.modules["numbelief.stochastic"], "LOOK_EVERY_S", 1e9)
+    monkeypatch.setattr(session, "LOOK_EVERY_S", 1e9)
     calls = []
 
     def turn(*args):
@@ -282,7 +286,7 @@ def test_a_gradient_that_is_not_finite(iterate, monkeypatch):
 @quiet
 @needs_gpu
 def test_an_exception_carries_the_best_point(monkeypatch):
-    monkeypatch.setattr(sys.modules["numbelief.stochastic"], "LOOK_EVERY_S", 1e9)
+    monkeypatch.setattr(session, "LOOK_EVERY_S", 1e9)
     calls = []
 
     def fail(*args):
@@ -310,8 +314,10 @@ def test_nothing_to_do():
 @quiet
 @needs_gpu
 def test_x0_outside_the_bounds_is_moved():
-    with pytest.warns(OptimizeWarning, match="Initial guess is not within the specified bounds"):
+    message = "Initial guess is not within the specified bounds"
+    with pytest.warns(OptimizeWarning, match=message) as caught:
         result = train(epochs=0, bounds=[(-1, 0.5)] * 3)
+    assert caught[0].filename == __file__
     np.testing.assert_array_equal(host(result.x), np.full(3, 0.5))
 
 
@@ -356,8 +362,7 @@ def assert_same(ours, theirs, rtol=0):
     """To the bit, or to rounding."""
     for name in ("x", "jac", "fun", "nit", "nfev", "njev", "epochs", "status", "message"):
         mine, other = (
-            host(run[name]) if cuda.is_device_array(run[name]) else run[name]
-            for run in (ours, theirs)
+            host(run[name]) if is_device_array(run[name]) else run[name] for run in (ours, theirs)
         )
         if rtol and name in ("x", "jac", "fun"):
             np.testing.assert_allclose(mine, other, rtol, rtol)
@@ -392,7 +397,7 @@ def test_resumed_runs(name, tmp_path):
 def test_a_batch_that_ends_the_run_leaves_the_file_as_it_was(
     checkpoint_every, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(sys.modules["numbelief.stochastic"], "LOOK_EVERY_S", 1e9)
+    monkeypatch.setattr(session, "LOOK_EVERY_S", 1e9)
     path, calls = tmp_path / "run", []
 
     def turn(*args):
@@ -432,7 +437,7 @@ def test_resume_refuses_another_run(tmp_path):
 def test_data_have_the_fingerprint_that_they_have_on_the_cpu():
     kinds = [("f4", (2,)), ("?", ()), ("c16", (2, 3)), ("i1", (0,))]
     parts = tuple(RANDOM.integers(0, 9, (99, *shape)).astype(kind) for kind, shape in kinds)
-    there = device_batches.DeviceBatches(card(*parts), cuda.Card(gpu.to_device(np.ones(2))))
+    there = card_data.CardBatches(card(*parts), CardVectors(gpu.to_device(np.ones(2))))
     assert there.fingerprint == Batches(parts).fingerprint
 
 
@@ -468,7 +473,7 @@ def card(*arrays):
     [
         ({"jac": None}, ValueError, "jac must be a callable, True or 'inplace' where x0"),
         ({"fun": numba.njit(value)}, TypeError, "fun must be a Python function of device arrays"),
-        ({"options": {"compiled": True}}, TypeError, "a loop in machine code is not possible"),
+        ({"options": {"compiled": True}}, TypeError, "a loop in compiled code is not possible"),
         ({"feasible_set": Ball()}, ValueError, "feasible_set must be a Box on a GPU"),
         ({"data": ()}, ValueError, "data must hold at least one array"),
         ({"data": lambda: (*card(A), B)}, TypeError, r"data\[1\] must be an array on the GPU, "
@@ -498,7 +503,7 @@ def test_bad_arguments(given, error, message):
 def test_data_that_cannot_be_written_to():
     kind = type("Array", (), {"__module__": "jaxlib._jax"})
     with pytest.raises(TypeError, match=r"data\[1\] on a GPU must be .* got one of jaxlib: pass "):
-        device.duplicate(kind(), "data[1]")
+        duplicate(kind(), "data[1]")
 
 
 @needs_gpu
@@ -506,7 +511,7 @@ def test_data_that_cannot_be_written_to():
 def test_words_are_as_long_as_alignment_allows(first, length, size):
     values = np.arange(49, dtype=np.int8)
     part = gpu.to_device(values)[first : first + 40]
-    (words,) = cuda.Card(gpu.to_device(np.ones(2))).words(length, part)
+    (words,) = Card(gpu.to_device(np.ones(2))).words(length, part)
     assert words.dtype == f"u{size}"
     np.testing.assert_array_equal(host(words).view(np.int8), values[first : first + 40])
 
@@ -521,14 +526,14 @@ MARKS = np.ones(2, np.uint8)
 @needs_compiler
 @pytest.mark.parametrize("capability", CAPABILITIES)
 def test_ptx(capability, monkeypatch):
-    from numba import cuda as numba_cuda
+    from numba import cuda
 
     found = type("Device", (), {"compute_capability": capability})
     monkeypatch.setattr("numba.cuda.dispatcher.get_current_device", lambda: found)
 
-    def compiled(template, at, *arguments):
-        text, _ = numba_cuda.compile(
-            device.lifted(template, at), numba.void(*map(cuda.kind_of, arguments)),
+    def compiled(kernel, *arguments):
+        text, _ = cuda.compile(
+            for_card(kernel), numba.void(*map(kind_of, arguments)),
             abi="numba", device=False, output="ptx", cc=capability,
         )  # fmt: skip
         text = text[text.index(".entry") :]
@@ -536,16 +541,20 @@ def test_ptx(capability, monkeypatch):
         assert not count(r"\bcall", text)
         return text
 
-    place = (I, 0, 1, 1, 0)
+    position = (I, 0, 1, 1, 0)
     for words in WORDS[capability[0] % 2 :: 2]:  # in turns
-        text = compiled(device_batches._each_word, device_batches._gather_at, *place, (words,) * 2)
-        marking = (words, words[0], MARKS)
-        compiled(device_batches._each_word, device_batches._mark_at, *place, marking)
+        gather, mark = (
+            launch.kernel_at(card_data.each_word_template, at)
+            for at in (card_data._gather_at, card_data._mark_at)
+        )
+        text = compiled(gather, *position, (words,) * 2)
+        compiled(mark, *position, (words, words[0], MARKS))
         # Rows, words and where they lie are counted in 64 bits, and nothing is divided.
         assert count(r"setp\.\w+\.s64", text)
         assert not count(r"setp\.[lg][et]\.[su]32", text)
         assert not count(r"\b(div|rem)\.", text)
         assert f".u{8 * words.itemsize}" in text or f".b{8 * words.itemsize}" in text
-    assert ".f64" not in compiled(device._each, device_batches._follow_at, (F, F, np.float32(1)))
+    follow = launch.kernel_at(launch.each_template, stochastic._follow_at)
+    assert ".f64" not in compiled(follow, (F, F, np.float32(1)))
     for value in (None, F):
-        compiled(device_batches._note, None, 1.0, value, T, T, 0)
+        compiled(stochastic._note, 1.0, value, T, T, 0)

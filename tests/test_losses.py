@@ -4,7 +4,8 @@ import numba
 import numpy as np
 import pytest
 
-from numbelief import kernels, native
+from numbelief._compile.jit import jit
+from numbelief._objective.compiled import Form, Objective, PerRow
 from numbelief.online import (
     AbsoluteLosses,
     CallbackLosses,
@@ -15,6 +16,7 @@ from numbelief.online import (
     PortfolioLosses,
     SquaredLosses,
 )
+from numbelief.online.game import evaluate
 
 T, N = 40, 3
 RANDOM = np.random.default_rng(5)
@@ -22,6 +24,7 @@ TABLE, TARGETS = RANDOM.normal(size=(T, N)), RANDOM.normal(size=T)
 LABELS = np.where(RANDOM.random(T) < 0.5, -1.0, 1.0)
 RELATIVES = np.exp(0.1 * RANDOM.normal(size=(T, N)))
 X = np.array([0.25, 0.5, 0.125])  # without rounding in float32, too
+evaluate_compiled = jit(evaluate, cache=False)
 
 
 class Pinball(Losses):
@@ -29,9 +32,26 @@ class Pinball(Losses):
         super().__init__(targets=targets)
 
     @staticmethod
-    def link(z, y):
+    def loss(z, y):
         slope = 0.1 if z > y else -0.9
         return slope * (z - y), slope, 0.0
+
+
+def tilted(z, y):
+    slope = 0.1 if z > y else -0.9
+    return slope * (z - y), slope, 0.0
+
+
+class Older(Pinball):
+    """What `loss` was called works on."""
+
+    @staticmethod
+    def link(z, y):
+        return tilted(z, y)
+
+
+class Newer(Older):
+    loss = staticmethod(numba.njit(tilted))
 
 
 def margins(link):
@@ -82,6 +102,8 @@ CASES = {
     "logistic": (LogisticLosses, (TABLE, LABELS), margins(logistic)),
     "portfolio": (PortfolioLosses, (RELATIVES,), margins(lambda z, _: (-np.log(z), -1 / z))),
     "own": (Pinball, (TABLE,), coordinates(pinball)),
+    "own link": (Older, (TABLE,), coordinates(pinball)),
+    "own loss after a link": (Newer, (TABLE,), coordinates(pinball)),
 }
 DTYPES = [np.float32, np.float64]
 
@@ -110,28 +132,17 @@ def test_every_round_is_the_oracles(case, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_loop_in_machine_code_plays_every_round(case, dtype):
+def test_a_compiled_loop_plays_every_round(case, dtype):
     losses, oracle = made(case, dtype)
-    rows = tuple(native.PerRow(each) for each in losses.data)
-    objective = native.Objective(losses.fun, None, "inplace", rows, losses.dtype)
-    play = native_caller(losses.dtype)
-    data, block, alive = objective.block(N)
+    rows = tuple(PerRow(each) for each in losses.data)
+    objective, alive = Objective(losses.fun, None, Form.INPLACE, rows, losses.dtype).call(N)
     for t in (0, 1, T - 1):
-        block[native.ROW] = t
         gradient = np.empty(N, dtype)
-        value = play(objective.address, X.astype(dtype), gradient, data)
+        value = evaluate_compiled(t, X.astype(dtype), gradient, objective)
         expected = oracle(t, X)
         np.testing.assert_allclose(value, expected[0], rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(gradient, expected[1].astype(dtype), rtol=1e-6)
     del alive
-
-
-def native_caller(dtype):
-    @numba.njit
-    def call(address, x, gradient, data):
-        return kernels.evaluate_at(address, x, gradient, data)
-
-    return call
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,13 +1,14 @@
 """play: the rounds of a game against a slow loop, known outcomes, and what ends a game."""
 
 import functools
+import pickle
 
 import numba
 import numpy as np
 import pytest
 
 from numbelief import SGD, AdaBelief, Adam, AMSGrad, Lookahead, Optimizer, online, schedules, sets
-from numbelief.online import environments, game, regret
+from numbelief.online import environments, regret
 
 RANDOM = np.random.default_rng(0)
 FEATURES, LABELS = RANDOM.normal(size=(60, 3)), RANDOM.choice([-1.0, 1.0], 60)
@@ -54,7 +55,7 @@ def test_the_same_game_from_python(losses, place):
     result = online.play("amsgrad", callback, place)
     compiled = online.play("amsgrad", losses, place)
     np.testing.assert_array_equal(result.loss, compiled.loss)
-    for mine, other in zip(result._player.audit(), compiled._player.audit(), strict=True):
+    for mine, other in zip(result._match.review(), compiled._match.review(), strict=True):
         np.testing.assert_array_equal(mine, other)
 
 
@@ -76,16 +77,17 @@ def test_a_compiled_adversary():
 @EACH
 def test_an_audit_plays_the_same_game(losses, place):
     result = online.play(AMSGrad(), losses, place, beta1_decay=0.9)
-    before, sums, figures, *_ = result._player.audit()
-    np.testing.assert_array_equal(sums[game.POINT], result.x)
-    np.testing.assert_array_equal(before, result.path[-1])
+    review = result._match.review()
+    sums, (figures,) = review.sums, review.figures
+    np.testing.assert_array_equal(sums["point"], result.x)
+    np.testing.assert_array_equal(review.before, result.path[-1])
     gradients = np.array([losses(t + 1, x)[1] for t, x in enumerate(result.path)])
-    np.testing.assert_allclose(sums[game.G2], (gradients**2).sum(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(sums["g2"], (gradients**2).sum(axis=0), rtol=1e-12)
     roots = np.sqrt(np.arange(1, 61))
     fading = (np.abs(gradients) / roots[:, None]).sum(axis=0)
-    np.testing.assert_allclose(sums[game.G1_FADING], fading, rtol=1e-12)
-    assert figures[game.LONGEST] == pytest.approx(np.linalg.norm(gradients, axis=1).max())
-    assert figures[game.BETA1] == pytest.approx(0.9 * 0.9**60)
+    np.testing.assert_allclose(sums["g1_by_root"], fading, rtol=1e-12)
+    assert figures["longest"] == pytest.approx(np.linalg.norm(gradients, axis=1).max())
+    assert figures["beta1"] == pytest.approx(0.9 * 0.9**60)
 
 
 def test_beta1_decays():
@@ -389,3 +391,12 @@ def test_a_moving_comparator_is_finite():
     result = online.play("adam", online.LinearLosses([[1.0, 0.0]] * 3), sets.Ball(1.0))
     with pytest.raises(ValueError, match="points must be finite, got .* for round 2"):
         result.regret.dynamic([[0.0, 0.0], [np.nan, 0.0], [0.0, 0.0]])
+
+
+@pytest.mark.parametrize("method", ["ogd", "hedge", "amsgrad"])
+def test_a_result_can_be_pickled(method):
+    result = online.play(method, environments.experts(30, 3))
+    again = pickle.loads(pickle.dumps(result))
+    theorem = result.default_theorem
+    assert again.regret.final == result.regret.final
+    assert again.bound(theorem).final == result.bound(theorem).final

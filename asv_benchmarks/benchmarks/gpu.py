@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from unittest import mock
 
 import numpy as np
 
@@ -30,7 +31,6 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))  # as asv does
 
 import numbelief
 from benchmarks.common import Step, numbers
-from numbelief import cuda
 
 RATE, BETA1, BETA2, EPS = 1e-3, 0.9, 0.999, 1e-8
 BETAS = {"beta1": BETA1, "beta2": BETA2}
@@ -340,24 +340,24 @@ def give_back(gpu) -> None:
 
 
 def _nothing(
-    x, g, slots, values, clip, max_value, keep, l2,
-    lower, upper, scale, slow, weight, phase,
+    x, g, slots, values, clip, most, keep, l2, lower, upper, scale, slow, weight, phase,
 ):  # fmt: skip
     """A kernel with the arguments of a step."""
 
 
 def overhead(gpu, n: int = 1000, calls: int = 2000) -> tuple[float, float]:
     """Seconds of the host for a step, and for a launch of an empty kernel with its arguments."""
-    step = numbelief_step(numbelief.AdaBelief(RATE), gpu, n)
-    stepper = step.func.__self__._stepper
+    from numbelief._gpu.compile import compile_kernel, kind_of
+    from numbelief._gpu.launch import THREADS, configured
+    from numbelief._gpu.step import StepLauncher
+
     launched = []
-    stepper._launch = lambda *given, **options: launched.append(given)
-    step()
-    del stepper._launch
-    cuda.KERNELS["nothing"] = (_nothing, {})
+    step = numbelief_step(numbelief.AdaBelief(RATE), gpu, n)
+    with mock.patch.object(StepLauncher, "_launch", lambda self, *given: launched.append(given)):
+        step()
     _, blocks, *arguments = launched[0]
-    stepper._launch("nothing", blocks, *arguments)
-    empty = partial(stepper._launches["nothing"], *arguments)
+    kernel = compile_kernel(_nothing, tuple(map(kind_of, arguments)))
+    empty = partial(configured(kernel, blocks, THREADS), *arguments)
 
     def seconds(call: Step) -> float:
         call()
@@ -427,10 +427,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=50, help="steps per median")
     chosen = parser.parse_args()
     try:
-        gpu = cuda.load()
+        from numbelief._gpu.compile import SIMULATED, load
+
+        gpu = load()
     except RuntimeError as error:
         sys.exit(str(error))
-    if cuda.SIMULATED:
+    if SIMULATED:
         sys.exit("the simulator has no speed to measure: unset NUMBA_ENABLE_CUDASIM")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX leaves room for others
     sizes = [10_000] if chosen.quick else [int(n) for n in chosen.sizes]

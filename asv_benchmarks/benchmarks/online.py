@@ -4,10 +4,12 @@ from functools import cache
 
 import numpy as np
 
-from numbelief import AdaBelief, Adam, native, online, sets
-from numbelief.native import PerRow
+from numbelief import AdaBelief, Adam, online, sets
+from numbelief._compile.jit import jit
+from numbelief._objective.compiled import Form, Objective, PerRow
 from numbelief.online import environments
 from numbelief.online import regret as curves
+from numbelief.online.game import evaluate
 
 from .common import side_by_side
 
@@ -41,11 +43,11 @@ class logistic:
 
     def gradients(self):
         """Every loss and gradient, called by address as the game calls them; nothing else."""
-        marked = tuple(map(PerRow, self.losses.data))
-        objective = native.Objective(self.losses.fun, None, "inplace", marked, np.dtype(float))
-        data, block, _alive = objective.block(100)
+        rows = tuple(map(PerRow, self.losses.data))
+        objective = Objective(self.losses.fun, None, Form.INPLACE, rows, np.dtype(float))
+        call, _alive = objective.call(100)
         x, grad, losses = np.zeros(100), np.zeros(100), np.zeros(self.losses.rounds)
-        only_evaluate(losses, x, grad, objective.address, data, block)
+        _only_evaluate()(losses, x, grad, call)
 
     def play(self, place: str):
         return online.play(AdaBelief(), self.losses, PLACES[place])
@@ -63,22 +65,11 @@ class logistic:
 
 @cache
 def _only_evaluate():
-    import numba
-
-    from numbelief.online import game
-
-    evaluate = numba.njit(error_model="numpy")(game._evaluate)
-
-    @numba.njit(error_model="numpy")
-    def run(losses, x, grad, address, data, block):
+    def run(losses, x, grad, objective):
         for t in range(losses.size):
-            losses[t] = evaluate(t, x, grad, address, data, block)
+            losses[t] = evaluate(t, x, grad, objective)
 
-    return run
-
-
-def only_evaluate(*arguments):
-    _only_evaluate()(*arguments)
+    return jit(run, cache=False)
 
 
 class Rounds:

@@ -28,7 +28,7 @@ def clip_to_bounds(value, lower, upper):
 
 
 def copy(source, target):
-    """Assign one array of shape (n,) to another; for slices, Numba looks for an overlap each time."""
+    """Assign one array of shape (n,) to another; for slices, Numba looks for an overlap."""
     for i in range(source.size):
         target[i] = source[i]
 
@@ -80,8 +80,8 @@ def dot_template(dot_of_block):
             hi = smaller(a.size, lo + SUM_BLOCK)
             sums[k] = dot_of_block(window(a, lo, hi), window(b, lo, hi))
         total = 0.0
-        for part in sums:
-            total += part
+        for each in sums:
+            total += each
         return total
 
     return dot
@@ -113,8 +113,8 @@ def norm_template(sum_of_squares):
                 lo = b * SUM_BLOCK
                 sums[b] = sum_of_squares(a, lo, smaller(a.size, lo + SUM_BLOCK), 1 / unit)
             total = 0.0
-            for part in sums:
-                total += part
+            for each in sums:
+                total += each
             if total < inf or unit > 1 or np.isnan(total):
                 return unit * sqrt(total)
             unit = larger(unit, largest(a))  # the squares overflow: measure in units of the largest

@@ -1,8 +1,9 @@
 """All that numbelief takes from Numba's internals.
 
-Tried with Numba 0.60 to 0.68 (numba-cuda 0.30). What is used: the key and the file names of the disk
-cache, the class behind ``numba.cfunc``, the layout of arrays in memory and the calling convention of
-compiled functions. Whoever moves to another Numba looks here, and only here.
+Tried with Numba 0.61 to 0.68 (numba-cuda 0.30). What is used: the passes of the compiler, the key
+and the file names of the disk cache, the class behind ``numba.cfunc``, the layout of arrays in
+memory and the calling convention of compiled functions. Whoever moves to another Numba looks
+here, and only here.
 """
 
 import copy
@@ -205,8 +206,8 @@ def _choice(operator: str) -> Any:
     return choose
 
 
-#: What Python's ``max(a, b)`` and ``min(a, b)`` return: ``b if b > a else a``, of signed integers or
-#: floats. As conditional expressions they are a branch each, and the builtins take 20 ms to compile.
+#: What Python's ``max(a, b)`` and ``min(a, b)`` return, ``b if b > a else a``, of signed integers
+#: or floats. Conditional expressions are a branch each, and the builtins take 20 ms to compile.
 larger = intrinsic(_choice(">"))
 smaller = intrinsic(_choice("<"))
 
@@ -297,7 +298,7 @@ def array_at(typingctx, address, n, kind):
 
 @intrinsic
 def strided_row(typingctx, array, k):
-    """Element k of an array of two or more dimensions, for a GPU, whose functions return no array."""
+    """Element k of an array of two or more dimensions; a GPU's functions may return no array."""
     result = array.copy(ndim=array.ndim - 1, layout="A")
 
     def codegen(context, builder, signature, args):
@@ -493,7 +494,7 @@ def fetch_and_add(typingctx, counter):
 
 @intrinsic
 def pick_rows(typingctx, args, row):
-    """A tuple of arguments, with a row in place of each array in a named tuple that ``has_rows``."""
+    """A tuple of arguments, with a row of each array in a named tuple that ``has_rows``."""
     result = nb.Tuple([row_type(kind) for kind in args])
 
     def codegen(context, builder, signature, values):
@@ -568,7 +569,7 @@ def give_back(typingctx, address, length):
 IN_PYTHON: dict[str, Any] = {
     "larger": lambda a, b: b if b > a else a,
     "smaller": lambda a, b: b if b < a else a,
-    "flushed": lambda value, tiny: value * 0 if abs(value) < tiny else value,
+    "flushed": lambda value, tiny: tiny - tiny if abs(value) < tiny else value,
     "row": lambda array, k: array[k],
     "window": lambda array, lo, hi: array[lo:hi],
     "cast": lambda values, like: tuple(map(like.dtype.type, values)),

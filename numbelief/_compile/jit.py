@@ -1,9 +1,9 @@
 """Compile for the CPU: the only place with Numba's CPU options, and its disk cache.
 
-Whatever is compiled here is plain Python, and so are the functions that it calls, which become part
-of its text (``inline="always"``): to compile a function of its own takes some 20 ms, and its code is
-optimized again in each that calls it. Nothing is reordered and no fused multiply-add is allowed, so
-that every kernel gives the same bits on any number of threads.
+Whatever is compiled here is plain Python, and so are the functions that it calls, which become
+part of its text (``inline="always"``): a function of its own takes some 20 ms to compile, and is
+optimized again in each that calls it. Nothing is reordered and no fused multiply-add is allowed,
+so that every kernel gives the same bits on any number of threads.
 """
 
 import functools

@@ -29,14 +29,20 @@ from numbelief._compile.template import named
 
 
 def compile_for_address(
-    function: Any, number: Any, *, cache: bool = True, allocates: bool = True
+    function: Any,
+    number: Any,
+    data: Any = nb.voidptr,
+    *,
+    cache: bool = True,
+    allocates: bool = True,
 ) -> Any:
     """Compile ``f(n, x, other, data)``, with a key in its name, for x of a Numba number type.
 
-    Its attribute ``address`` is what `numbelief._compile.internals.call_c` takes.
+    ``data`` is the type of the pointer that it sees. Its attribute ``address`` is what
+    `numbelief._compile.internals.call_c` takes.
     """
     vector = nb.CPointer(number)
-    signature = nb.float64(nb.intp, vector, vector, nb.voidptr)
+    signature = nb.float64(nb.intp, vector, vector, data)
     return compile_c(function, signature, cache=cache, allocates=allocates)
 
 
@@ -100,9 +106,10 @@ class Stored:
         self.kind = nb.CPointer(kind)
         self._memory = np.zeros(size_of(kind) // 8 + 1, np.int64)
         self.address: int = self._memory.ctypes.data
-        _compiled_store()(self.address, values)
+        _compiled_store(kind)(self.address, values)
 
 
 @functools.cache
-def _compiled_store() -> Any:
-    return jit(named(_store, key_of()), allocates=False)
+def _compiled_store(kind: Any) -> Any:
+    # One for each type: to load one of several, Numba would import the modules of all their types.
+    return jit(named(_store, key_of(kind)), allocates=False)

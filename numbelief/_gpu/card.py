@@ -1,4 +1,4 @@
-"""A GPU for one parameter array: its stream, and arrays there."""
+"""The GPU that an array of parameters is on: its stream, and arrays of any library there."""
 
 from math import gcd, prod
 from typing import Any, NamedTuple
@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbelief._gpu.compile import SIMULATED, load
-from numbelief._gpu.fill import launch_fill
 from numbelief._interop import (
     DLPACK_CUDA,
     current_stream,
@@ -18,8 +17,8 @@ from numbelief._interop import (
 )
 
 
-class _Told(NamedTuple):
-    """What a device array tells of itself."""
+class _Layout(NamedTuple):
+    """Where a device array lies, as it says itself."""
 
     interface: dict[str, Any]
     dtype: np.dtype[Any]
@@ -40,32 +39,34 @@ class _Told(NamedTuple):
         return True
 
 
-def _ask(value: Any, stream: int) -> _Told:
-    """What a device array tells of itself, in the CUDA array interface or through DLPack."""
+def _layout_of(value: Any, stream: int) -> _Layout:
+    """Where a device array lies, by the CUDA array interface or through DLPack."""
     value = detached(value)
     if hasattr(value, "block_until_ready"):  # JAX's, whose interface names no stream to wait for
         value.block_until_ready()
     if SIMULATED:  # its arrays are those of the host
-        told = value.__array_interface__
+        interface = value.__array_interface__
     elif hasattr(value, "__cuda_array_interface__"):
-        told = value.__cuda_array_interface__
+        interface = value.__cuda_array_interface__
     else:
         from cuda.core.utils import StridedMemoryView
 
         view = StridedMemoryView.from_dlpack(value, stream_ptr=stream)
         size = view.dtype.itemsize
-        told = {
+        interface = {
             "data": (view.ptr, view.readonly),
             "shape": tuple(view.shape),
             "strides": view.strides and tuple(stride * size for stride in view.strides),
             "typestr": view.dtype.str,
             "version": 3,
         }
-    pointer, read_only = told["data"]
-    return _Told(told, np.dtype(told["typestr"]), tuple(told["shape"]), pointer, read_only)
+    pointer, read_only = interface["data"]
+    return _Layout(
+        interface, np.dtype(interface["typestr"]), tuple(interface["shape"]), pointer, read_only
+    )
 
 
-def _device_of(value: Any, told: _Told) -> int:
+def _device_of(value: Any, layout: _Layout) -> int:
     """The number of the GPU that an array is on."""
     if SIMULATED:
         return 0
@@ -75,7 +76,7 @@ def _device_of(value: Any, told: _Told) -> int:
     from cuda.bindings import driver
 
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    return int(driver.cuPointerGetAttribute(attribute, told.pointer)[1])
+    return int(driver.cuPointerGetAttribute(attribute, layout.pointer)[1])
 
 
 def _check_current(name: str, device: int) -> None:
@@ -88,18 +89,18 @@ def _check_current(name: str, device: int) -> None:
         )
 
 
-def _is_elsewhere(told: _Told, handle: int) -> bool:
+def _is_elsewhere(layout: _Layout, handle: int) -> bool:
     """Whether another stream than the one of this handle makes an array."""
-    return told.interface.get("stream") not in (None, handle or 1)
+    return layout.interface.get("stream") not in (None, handle or 1)
 
 
-def _seen(value: Any, told: _Told, handle: int) -> Any:
+def _as_taken(value: Any, layout: _Layout, handle: int) -> Any:
     """A device array as kernels on the stream of this handle take it."""
     if SIMULATED:
         return value
-    if _is_elsewhere(told, handle):
-        load().external_stream(told.interface["stream"]).synchronize()
-    interface = {**told.interface, "stream": None}
+    if _is_elsewhere(layout, handle):
+        load().external_stream(layout.interface["stream"]).synchronize()
+    interface = {**layout.interface, "stream": None}
     return load().from_cuda_array_interface(interface, owner=None, sync=False)
 
 
@@ -116,16 +117,16 @@ def view(value: Any, name: str) -> Any:
         It is not contiguous, or on another GPU than the current one.
     """
     load()
-    told = _ask(value, 0)
-    if told.dtype.kind not in "fiubc":
-        raise TypeError(f"{name} must hold numbers, got dtype {told.dtype}")
-    if not told.contiguous:
+    layout = _layout_of(value, 0)
+    if layout.dtype.kind not in "fiubc":
+        raise TypeError(f"{name} must hold numbers, got dtype {layout.dtype}")
+    if not layout.contiguous:
         raise ValueError(f"{name} must be C-contiguous, got a strided view: pass a copy")
-    _check_current(name, _device_of(value, told))
+    _check_current(name, _device_of(value, layout))
     handle = handle_of(current_stream(value))
     if handle:
         load().external_stream(handle).synchronize()
-    return _seen(value, told, 0)
+    return _as_taken(value, layout, 0)
 
 
 class Card:
@@ -165,31 +166,31 @@ class Card:
         stream = current_stream(x) if stream is None else stream
         self._handle, self._given = handle_of(stream), stream  # the handle dies with its owner
         self.stream: Any = self.cuda.external_stream(self._handle) if self._handle else 0
-        self._told = told = _ask(x, self._handle)
-        if told.dtype not in (np.float32, np.float64):
-            raise TypeError(f"{name} must be float32 or float64, got {told.dtype}")
-        if len(told.shape) != 1 or told.shape[0] == 0:
-            shape = told.shape
+        self._layout = layout = _layout_of(x, self._handle)
+        if layout.dtype not in (np.float32, np.float64):
+            raise TypeError(f"{name} must be float32 or float64, got {layout.dtype}")
+        if len(layout.shape) != 1 or layout.shape[0] == 0:
+            shape = layout.shape
             raise ValueError(f"{name} must have one dimension and not be empty, got shape {shape}")
-        if not told.contiguous:
+        if not layout.contiguous:
             raise ValueError(f"{name} must be C-contiguous, got a strided view: pass a copy")
-        if told.read_only:
+        if layout.read_only:
             raise ValueError(
                 f"{name} must be writable, got a read-only array: of JAX's, pass "
                 f"cupy.from_dlpack({name})"
             )
-        self._device = _device_of(x, told)
+        self._device = _device_of(x, layout)
         _check_current(name, self._device)
-        self.x = self._view(x, told)
+        self.x = self._view(x, layout)
         self._latest: tuple[int, Any] = (0, None)
 
-    def _view(self, value: Any, told: _Told) -> Any:
+    def _view(self, value: Any, layout: _Layout) -> Any:
         """An array as kernels take it."""
-        return _seen(value, told, self._handle)
+        return _as_taken(value, layout, self._handle)
 
     def view(self, value: Any) -> Any:
         """An array on the GPU as kernels take it."""
-        return self._view(value, _ask(value, self._handle))
+        return self._view(value, _layout_of(value, self._handle))
 
     def array(self, values: NDArray[Any]) -> Any:
         """A copy of an array of the host."""
@@ -199,15 +200,9 @@ class Card:
         return array
 
     def vector(self) -> Any:
-        """A new array like x, of zeros."""
+        """A new array like x, of any numbers."""
         # Named, the stream is the one that others wait for, such as CuPy for a slot of the state.
-        array = self.cuda.device_array(self.x.shape, self.x.dtype, stream=self.stream)
-        self.fill(array, 0)
-        return array
-
-    def fill(self, array: Any, value: float) -> None:
-        """Let all of an array be a number, without bringing any there."""
-        launch_fill(array, array.dtype.type(value), self.stream)
+        return self.cuda.device_array(self.x.shape, self.x.dtype, stream=self.stream)
 
     def host(self, array: Any) -> NDArray[Any]:
         """A copy of an array on the host, of what the stream has made of it so far."""
@@ -235,23 +230,23 @@ class Card:
         """
         if not is_device_array(grad):
             raise TypeError(f"grad must be on the GPU, as x is, got {type(grad).__name__}")
-        told, mine = _ask(grad, self._handle), self._told
-        if told.dtype != mine.dtype:
-            raise TypeError(f"grad must have the dtype of x, {mine.dtype}, got {told.dtype}")
-        if told.shape != mine.shape:
-            raise ValueError(f"grad must have the shape of x, {mine.shape}, got {told.shape}")
-        if not told.contiguous:
+        layout, mine = _layout_of(grad, self._handle), self._layout
+        if layout.dtype != mine.dtype:
+            raise TypeError(f"grad must have the dtype of x, {mine.dtype}, got {layout.dtype}")
+        if layout.shape != mine.shape:
+            raise ValueError(f"grad must have the shape of x, {mine.shape}, got {layout.shape}")
+        if not layout.contiguous:
             raise ValueError("grad must be C-contiguous, got a strided view: pass a copy")
         _check_current("x", self._device)  # another thread has a current GPU of its own
-        if told.pointer != self._latest[0] or _is_elsewhere(told, self._handle):
-            device = _device_of(grad, told)
+        if layout.pointer != self._latest[0] or _is_elsewhere(layout, self._handle):
+            device = _device_of(grad, layout)
             if device != self._device:
                 raise ValueError(f"grad must be on the GPU of x, {self._device}, got {device}")
             size = mine.shape[0] * mine.dtype.itemsize
             for name, other in (("x", self.x), *(("the optimizer's state", s) for s in state)):
-                if abs(_ask(other, self._handle).pointer - told.pointer) < size:
+                if abs(_layout_of(other, self._handle).pointer - layout.pointer) < size:
                     raise ValueError(f"grad must not share memory with {name}: pass a copy")
-            self._latest = told.pointer, self._view(grad, told)
+            self._latest = layout.pointer, self._view(grad, layout)
         return self._latest[1]
 
     def wait_for(self, grad: Any) -> None:
@@ -261,15 +256,15 @@ class Card:
 
     def number(self, value: Any, name: str = "fun") -> Any:
         """What a function returned, a number on the GPU, as kernels take it: an array of one."""
-        told = _ask(value, self._handle)
-        if told.dtype not in (np.float32, np.float64):
-            raise TypeError(f"{name} must return a float32 or float64 number, got {told.dtype}")
-        if np.prod(told.shape) != 1:
-            raise ValueError(f"{name} must return a scalar, got shape {told.shape}")
+        layout = _layout_of(value, self._handle)
+        if layout.dtype not in (np.float32, np.float64):
+            raise TypeError(f"{name} must return a float32 or float64 number, got {layout.dtype}")
+        if np.prod(layout.shape) != 1:
+            raise ValueError(f"{name} must return a scalar, got shape {layout.shape}")
         if SIMULATED:
             return value.reshape(1)
         return self._view(
-            value, told._replace(interface={**told.interface, "shape": (1,), "strides": None})
+            value, layout._replace(interface={**layout.interface, "shape": (1,), "strides": None})
         )
 
     def words(self, length: int, *arrays: Any) -> tuple[Any, ...]:
@@ -277,12 +272,12 @@ class Card:
 
         They are as long as they may be, up to 8 bytes.
         """
-        told = [_ask(array, self._handle) for array in arrays]
-        size = gcd(8, length, *(each.pointer for each in told))
+        layouts = [_layout_of(array, self._handle) for array in arrays]
+        size = gcd(8, length, *(each.pointer for each in layouts))
         if SIMULATED:
             return tuple(array.reshape(-1).view(f"u{size}") for array in arrays)
         views = []
-        for array, each in zip(arrays, told, strict=True):
+        for array, each in zip(arrays, layouts, strict=True):
             count = prod(each.shape) * each.dtype.itemsize // size
             flat = {"shape": (count,), "strides": None, "typestr": f"<u{size}"}
             views.append(self._view(array, each._replace(interface={**each.interface, **flat})))

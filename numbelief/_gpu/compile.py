@@ -1,21 +1,16 @@
 """Compile plain Python for an NVIDIA GPU; `load` says what is missing where that cannot be."""
 
 import functools
-import warnings
 from typing import Any
 
 import numba
-import numpy as np
+from numba import cuda
 from numba import types as nb
 
-from numbelief._compile import internals
+from numbelief._compile.internals import IN_PYTHON
 from numbelief._compile.template import adopt
 from numbelief._gpu import INSTALL
 
-# Threads in a thread block, a power of two.
-THREADS = 256
-# Thread blocks for each multiprocessor, at most: a few times as many as are resident at once.
-BLOCKS_PER_MULTIPROCESSOR = 32
 #: Numba's simulator runs kernels without a GPU, on arrays that are those of the host.
 SIMULATED = bool(numba.config.ENABLE_CUDASIM)
 
@@ -29,8 +24,6 @@ def load() -> Any:
     RuntimeError
         One of CUDA's packages, or the GPU, is missing.
     """
-    from numba import cuda
-
     if not cuda.is_available():
         raise RuntimeError(
             "no GPU can be used here: numba-cuda finds no NVIDIA GPU with its driver, or not the "
@@ -40,40 +33,44 @@ def load() -> Any:
     return cuda
 
 
-def _larger(a, b):
-    """Python's max: CUDA's own drops a NaN."""
-    return b if b > a else a
-
-
-def _smaller(a, b):
-    """Python's min."""
-    return b if b < a else a
-
-
-def _flushed(value, tiny):
-    return value * 0 if abs(value) < tiny else value
+# ---- functions ---------------------------------------------------------------------------------
 
 
 def device(function: Any) -> Any:
     """A plain function as others on the card may call it."""
-    from numba import cuda
-
     return cuda.jit(device=True)(function)
 
 
 @functools.cache
-def names_on_card() -> dict[str, Any]:
+def _builtins() -> dict[str, Any]:
+    # As in Python: CUDA's own drop a NaN.
+    return {"max": device(IN_PYTHON["larger"]), "min": device(IN_PYTHON["smaller"])}
+
+
+@functools.cache
+def _names() -> dict[str, Any]:
     """What takes the place of the CPU's intrinsics in functions for the card."""
-    larger, smaller = device(_larger), device(_smaller)
-    names = {"max": larger, "min": smaller, "larger": larger, "smaller": smaller}
+    builtins = _builtins()
+    names = {**builtins, "larger": builtins["max"], "smaller": builtins["min"]}
     if SIMULATED:
-        return internals.IN_PYTHON | names
-    return names | {"flushed": device(_flushed)}
+        return IN_PYTHON | names
+    return names | {"flushed": device(IN_PYTHON["flushed"])}
 
 
 def for_card(function: Any, **names: Any) -> Any:
-    """A plain function, with what it calls, for the card; it itself is not compiled."""
-    return adopt(function, device, **(names_on_card() | names))
+    """A plain function, with what it calls, for the card; it itself is not compiled.
+
+    It may not call one that returns an array that it has made.
+    """
+    return adopt(function, device, **_names() | names)
+
+
+def of_rule(function: Any) -> Any:
+    """A function of a rule for the card: what it calls is its author's, except max and min."""
+    return device(adopt(function, device, **_builtins()))
+
+
+# ---- kernels -----------------------------------------------------------------------------------
 
 
 def kind_of(value: Any) -> Any:
@@ -88,7 +85,7 @@ def kind_of(value: Any) -> Any:
     return nb.Array(kind, 1, "C") if value.shape else kind
 
 
-class NoneIsNothing:
+class _NoneIsNothing:
     """Lets a launch pass None: a kernel has a pointer in its place, and does not read it."""
 
     @staticmethod
@@ -96,20 +93,15 @@ class NoneIsNothing:
         return (nb.uintp, 0) if value is None else (kind, value)
 
 
-def compile_kernel(kernel: Any, kinds: tuple[Any, ...]) -> Any:
-    """A kernel for types of arguments: with these known, a launch does not look for them."""
-    options = {} if SIMULATED else {"extensions": [NoneIsNothing]}
-    return load().jit(nb.void(*kinds), **options)(kernel)
+def compile_kernel(kernel: Any, kinds: tuple[Any, ...] | None = None) -> Any:
+    """A kernel of what `for_card` made.
 
-
-def configured(kernel: Any, blocks: int, threads: int, stream: Any = 0, shared: int = 0) -> Any:
-    """A kernel with its launch, which arguments complete."""
-    with warnings.catch_warnings():  # that so few blocks leave most of the card idle
-        warnings.simplefilter("ignore")
-        return kernel[blocks, threads, stream, shared]
-
-
-def most_blocks() -> int:
-    """Thread blocks of a launch, at most."""
-    multiprocessors = 1 if SIMULATED else load().get_current_device().MULTIPROCESSOR_COUNT
-    return int(multiprocessors * BLOCKS_PER_MULTIPROCESSOR)
+    Parameters
+    ----------
+    kernel : function
+    kinds : tuple of numba types, optional
+        Those of its arguments: with these known, a launch does not look for them.
+    """
+    options = {} if SIMULATED else {"extensions": [_NoneIsNothing]}
+    signature = () if kinds is None else (nb.void(*kinds),)
+    return load().jit(*signature, **options)(kernel)

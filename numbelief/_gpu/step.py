@@ -16,15 +16,15 @@ from numba import types as nb
 from numpy.typing import NDArray
 
 from numbelief._compile.template import bind
-from numbelief._gpu import compile as gpu
+from numbelief._gpu import launch
 from numbelief._gpu.card import Card
+from numbelief._gpu.compile import kind_of, of_rule
+from numbelief._gpu.reductions import total
 from numbelief._step.compiled import compile_host_coefficients, parts_of_step
 from numbelief._step.kind import Kind, fields_of
 from numbelief._step.state import CLOCK, StepOptions, StepState
 from numbelief._step.template import trust_ratio
 
-# Sums are taken over blocks of this size, and then over the blocks in order.
-SUM_BLOCK = 1 << 12
 # In this unit the square of a float64 does not overflow.
 UNIT = 2.0**600
 
@@ -51,27 +51,26 @@ def _value_or(value, other):
 
 def _scaling(c, clip, most, keep, l2):
     """What scales and clips the gradient and decays x, as the templates of a step take it."""
-    return (
-        _first_or(clip, c.one), _value_or(most, c.one), _value_or(keep, c.one), _value_or(l2, c.zero)
-    )  # fmt: skip
+    clip, most = _first_or(clip, c.one), _value_or(most, c.one)
+    return clip, most, _value_or(keep, c.one), _value_or(l2, c.zero)
 
 
 def _coordinate_template(step_coordinate, anchor, synchronize, LOOKS_AHEAD):
     """Step coordinate i, and let the slow weights of a Lookahead follow."""
 
     def coordinate(x, g, slots, i, c, scaling, ratio, lower, upper, scale, slow, weight, phase):
-        if LOOKS_AHEAD:
+        if LOOKS_AHEAD:  # noqa: SIM102  Numba drops the branch only where it stands alone
             if phase & ANCHOR:
                 anchor(x, slow, i, lower, upper)
         step_coordinate(x, g, slots, i, c, scaling, ratio, lower, upper, None, None, scale)
-        if LOOKS_AHEAD:
+        if LOOKS_AHEAD:  # noqa: SIM102
             if phase & SYNCHRONIZE:
                 synchronize(x, slow, i, weight, lower, upper)
 
     return coordinate
 
 
-def step_template(coordinate, Coefficients):
+def _step_template(coordinate, Coefficients):
     """One step of an elementwise rule."""
 
     def step(
@@ -87,7 +86,7 @@ def step_template(coordinate, Coefficients):
     return step
 
 
-def layerwise_template(coordinate, Coefficients):
+def _layerwise_template(coordinate, Coefficients):
     """One step of a rule that scales each segment's step; see `StepOptions` for the blocks."""
 
     def step(
@@ -104,34 +103,6 @@ def layerwise_template(coordinate, Coefficients):
                 )  # fmt: skip
 
     return step
-
-
-def over_threads_template(join):
-    """What the numbers of the threads of a block come to, for all of them."""
-
-    def over_threads(value, shared):
-        cuda.syncthreads()  # the last result has been read
-        shared[cuda.threadIdx.x] = value
-        width = cuda.blockDim.x // 2
-        while width > 0:
-            cuda.syncthreads()
-            if cuda.threadIdx.x < width:
-                shared[cuda.threadIdx.x] = join(
-                    shared[cuda.threadIdx.x], shared[cuda.threadIdx.x + width]
-                )
-            width //= 2
-        cuda.syncthreads()
-        return shared[0]
-
-    return over_threads
-
-
-def plus(a, b):
-    """The sum of two numbers."""
-    return a + b
-
-
-total = bind(over_threads_template, join=plus)
 
 
 def _squares_of_gradient(x, g, slots, i, c, scaling):
@@ -161,7 +132,7 @@ def _ratio_of(of_x, of_direction, most):
     return trust_ratio(of_x, of_direction)
 
 
-def measure_template(squares, Coefficients):
+def _measure_template(squares, Coefficients):
     """The two sums of squares over each block."""
 
     def measure(x, g, slots, values, clip, most, keep, l2, edges, firsts, seconds):
@@ -181,7 +152,7 @@ def measure_template(squares, Coefficients):
     return measure
 
 
-def conclude_template(conclude):
+def _conclude_template(conclude):
     """A number for each segment, of the two sums over its blocks, from starts[s] on."""
 
     def over_blocks(firsts, seconds, starts, most, results):
@@ -198,47 +169,40 @@ def conclude_template(conclude):
     return over_blocks
 
 
+_clip = bind(_conclude_template, conclude=_clip_of)
+_ratios = bind(_conclude_template, conclude=_ratio_of)
+
+
 # ---- compilation -------------------------------------------------------------------------------
 
 
-def kernel_of(name: str, kind: Kind) -> Any:
-    """A kernel for a kind of rule, as ``numba.cuda`` compiles it.
-
-    Parameters
-    ----------
-    name : {"step", "step_layerwise", "measure_gradient", "measure_step", "clip", "ratios"}
-    kind : Kind
-    """
-    if name in ("clip", "ratios"):
-        conclude = {"clip": _clip_of, "ratios": _ratio_of}[name]
-        return gpu.for_card(bind(conclude_template, conclude=conclude))
-    # What a rule calls is its author's: only max and min are replaced there.
-    builtin = {name: gpu.names_on_card()[name] for name in ("max", "min")}
-    update = gpu.device(gpu.adopt(kind.rule.update, gpu.device, **builtin))
+@functools.cache
+def kernels_of(kind: Kind) -> dict[str, Any]:
+    """The kernels of a kind of rule by name, as plain Python."""
+    update = of_rule(kind.rule.update)
     parts = parts_of_step(kind, update)
     _, coefficients = fields_of(kind.rule)  # type: ignore[arg-type]
-    if name == "measure_gradient":
-        kernel = bind(measure_template, squares=_squares_of_gradient, Coefficients=coefficients)
-    elif name == "measure_step":
-        squares = bind(
-            _squares_template, update=update, as_seen=parts["as_seen"], load=parts["load"]
-        )
-        kernel = bind(measure_template, squares=squares, Coefficients=coefficients)
-    else:
-        names = {each: parts[each] for each in ("step_coordinate", "anchor", "synchronize")}
-        looks_ahead = kind.has("lookahead")
-        coordinate = bind(_coordinate_template, LOOKS_AHEAD=looks_ahead, **names)
-        template = {"step": step_template, "step_layerwise": layerwise_template}[name]
-        kernel = bind(template, coordinate=coordinate, Coefficients=coefficients)
-    return gpu.for_card(kernel)
+    names = {each: parts[each] for each in ("step_coordinate", "anchor", "synchronize")}
+    looks_ahead = kind.has("lookahead")
+    coordinate = bind(_coordinate_template, LOOKS_AHEAD=looks_ahead, **names)
+    step = {"coordinate": coordinate, "Coefficients": coefficients}
+    names = {each: parts[each] for each in ("as_seen", "load")}
+    squares = bind(_squares_template, update=update, **names)
+
+    def measure(squares: Any) -> Any:
+        return bind(_measure_template, squares=squares, Coefficients=coefficients)
+
+    return {
+        "step": bind(_step_template, **step),
+        "step_layerwise": bind(_layerwise_template, **step),
+        "measure_gradient": measure(_squares_of_gradient),
+        "measure_step": measure(squares),
+        "clip": _clip,
+        "ratios": _ratios,
+    }
 
 
-@functools.cache
-def _compile(name: str, kind: Kind, kinds: tuple[Any, ...]) -> Any:
-    return gpu.compile_kernel(kernel_of(name, kind), kinds)
-
-
-class Stepper:
+class StepLauncher:
     """The launches of a rule's step on a card.
 
     Parameters
@@ -253,7 +217,8 @@ class Stepper:
     """
 
     def __init__(self, card: Card, kind: Kind, options: StepOptions, state: StepState) -> None:
-        self._card, self._kind, self._x, self._state = card, kind, card.x, state
+        self._card, self._x, self._state = card, card.x, state
+        self._kernels = kernels_of(kind)
         self._slots = tuple(state.slots[: kind.slots])
         self._n = n = card.x.shape[0]
         dtype = np.dtype(card.x.dtype)
@@ -276,7 +241,7 @@ class Stepper:
         self._options = (*bounds, copied(options.scale), slow, share)
         self._most = self._clip = self._blocks = None
         if options.max_norm is not None:
-            edges = np.append(np.arange(0, n, SUM_BLOCK), n)
+            edges = np.append(np.arange(0, n, launch.SUM_BLOCK), n)
             norm = _Norm(card, edges, np.array([0, edges.size - 1]))
             self._most, self._clip = options.max_norm, norm
         if options.owner is not None:
@@ -284,7 +249,7 @@ class Stepper:
             starts = np.searchsorted(owner, np.arange(owner[-1] + 2))
             self._ratios = _Norm(card, options.edges, starts)
             self._blocks = card.array(owner)
-        self._most_blocks = gpu.most_blocks()
+        self._most_blocks = launch.most_blocks()
         self._launches: dict[str, Any] = {}
 
     def step(self, g: Any, rate: float) -> None:
@@ -305,7 +270,7 @@ class Stepper:
             t = int(ahead["t"][0])
             phase = ANCHOR * (t == 1) | SYNCHRONIZE * (t % self._lookahead.period == 0)
         if self._blocks is None:
-            self._launch("step", -(-self._n // gpu.THREADS), *taken, *self._options, phase)
+            self._launch("step", -(-self._n // launch.THREADS), *taken, *self._options, phase)
         else:
             self._reduce("measure_step", "ratios", self._ratios, taken)
             edges, blocks = self._ratios.edges, self._blocks
@@ -319,7 +284,7 @@ class Stepper:
         """The two passes of a norm."""
         sums = (norm.firsts, norm.seconds)
         most = 0.0 if self._most is None else self._most
-        results, shared = norm.results, 8 * gpu.THREADS
+        results, shared = norm.results, 8 * launch.THREADS
         self._launch(
             measure, norm.firsts.shape[0], *taken, norm.edges, *sums, shared=shared
         )  # fmt: skip
@@ -328,14 +293,14 @@ class Stepper:
         )  # fmt: skip
 
     def _launch(self, name: str, blocks: int, *arguments: Any, shared: int = 0) -> None:
-        launch = self._launches.get(name)
-        if launch is None:
-            kinds = tuple(map(gpu.kind_of, arguments))
-            kernel = _compile(name, self._kind, kinds)  # type: ignore[arg-type]
+        queue = self._launches.get(name)
+        if queue is None:
+            kinds = tuple(map(kind_of, arguments))
+            kernel = launch.compiled(self._kernels[name], kinds)
             blocks = min(blocks, self._most_blocks)
-            launch = gpu.configured(kernel, blocks, gpu.THREADS, self._card.stream, shared)
-            self._launches[name] = launch
-        launch(*arguments)
+            queue = launch.configured(kernel, blocks, launch.THREADS, self._card.stream, shared)
+            self._launches[name] = queue
+        queue(*arguments)
 
 
 class _Norm:

@@ -69,13 +69,7 @@ class HostLoop:
             return np.zeros(shape if wanted else (0, *shape[1:]), dtype)
 
         self.watch = Watch(
-            control=new_control(
-                maxiter=settings.maxiter,
-                gtol=settings.gtol,
-                ftol=settings.ftol,
-                xtol=settings.xtol,
-                target=settings.target,
-            ),
+            control=new_control(settings),
             recent=np.full(WINDOW, math.inf),
             best=np.zeros((2, x.size), x.dtype),
             average=kept(settings.iterate == "average", x.size),
@@ -179,7 +173,8 @@ class HostLoop:
             if 0 < len(old) < needed:
                 new = np.empty((2 * needed, old.shape[1]), old.dtype)
                 new[: len(old)] = old
-                self.watch = self.watch._replace(**{name: new})
+                fields: dict[str, Any] = {name: new}
+                self.watch = self.watch._replace(**fields)
 
     # ---- points
 

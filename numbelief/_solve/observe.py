@@ -16,6 +16,7 @@ from numbelief._compile.arrays import BLOCK, clip_to_bounds, copy, largest
 from numbelief._compile.internals import bits_of, call_c, larger, of_bits, row, smaller, window
 from numbelief._compile.jit import jit, key_of, part
 from numbelief._compile.template import bind, named
+from numbelief._solve.options import Options
 from numbelief._step.state import Region
 
 # The run's status after a point. From 0 on these are the status codes of SciPy's BFGS.
@@ -77,13 +78,14 @@ class Watch(NamedTuple):
     observe: int = 0
 
 
-def new_control(
-    *, maxiter: int, gtol: float = 0.0, ftol: float = 0.0, xtol: float = 0.0, target: float = -inf
-) -> NDArray[Any]:
+def new_control(settings: Options) -> NDArray[Any]:
     """A control record before the first point; a tolerance of 0 is off, except for gtol."""
     control = np.zeros(1, CONTROL)
-    start = {"maxiter": maxiter, "gtol": gtol, "ftol": ftol, "xtol": xtol, "goal": target}
-    start |= {"nit": -1, "fun": nan, "norm": nan, "moved": inf, "best_fun": inf}
+    start: dict[str, float] = {
+        name: getattr(settings, name) for name in ("maxiter", "gtol", "ftol", "xtol")
+    }
+    start |= {"goal": settings.target, "nit": -1, "fun": nan, "norm": nan, "moved": inf,
+              "best_fun": inf}  # fmt: skip
     for name, value in start.items():
         control[name] = value
     return control
@@ -106,7 +108,7 @@ def projected_gradient(x, g, lower, upper, i):
 
 
 def _norm_template(BOUNDED):
-    """The largest magnitude in the projected gradient between lo and hi; inf where it is not finite."""
+    """The largest magnitude in the projected gradient of a block; inf where it is not finite."""
 
     def norm_of_block(x, g, lower, upper, lo, hi):
         g = window(g, lo, hi)

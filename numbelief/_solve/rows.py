@@ -153,7 +153,9 @@ def solve_template(start_row, advance, finish_row):
     return solve_rows
 
 
-def _run_template(run):
+def advance_template(run):
+    """The loop of a rate that is given, in place of a search, which remembers more."""
+
     def advance(rates, x, g, state, options, watch, memory, objective):
         return run(rates, x, g, state, options, watch, objective)
 
@@ -169,7 +171,7 @@ def compile_rows(kind: Kind, region: Region) -> Any:
 def _compile_rows(kind: Kind, region: Region) -> Any:
     key = kind.key and f"{kind.key}_{key_of(region)}"
     run = part(run_for_address(kind, region, parallel=False), allocates=False)
-    return _compile(key, observe_part(region, parallel=False), bind(_run_template, run=run))
+    return _compile(key, observe_part(region, parallel=False), bind(advance_template, run=run))
 
 
 @functools.cache

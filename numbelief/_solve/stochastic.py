@@ -207,7 +207,8 @@ def minimize_stochastic(
     if interop.is_device_array(x0):
         from numbelief._gpu import stochastic as card
 
-        x, vectors, allowed = card.first_point(x0, feasible_set, bounds)
+        vectors, allowed = card.first_point(x0, feasible_set, bounds)
+        x = vectors.given
         batches, make = card.CardBatches(data, vectors), card.CardObjective
     else:
         x, allowed = first_point(x0, feasible_set, bounds)

@@ -54,7 +54,7 @@ def bind_step(kind: Kind, target: Any) -> Any:
     kind : Kind
     target : object
         ``rule(function)`` takes the rule's plain functions, ``block(function)`` what is done to a
-        block, ``sums(function)`` the same where sums may be reordered; ``norm`` is that of an array,
+        block, ``sums(function)`` the same where sums may be reordered; ``norm`` is that of arrays,
         and ``layerwise`` the template of a layerwise step.
     """
     hyperparameters, coefficients = fields_of(kind.rule)  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ class _Host:
 
 @functools.cache
 def compile_advance(kind: Kind, *, parallel: bool = False, inlined: bool = True) -> Any:
-    """``advance(x, g, state, rate, options)``, for compiled loops whose arrays nobody else holds."""
+    """``advance(x, g, state, rate, options)``, for compiled loops that alone hold the arrays."""
     allocates = parallel or kind.rule.layerwise  # a parallel loop does
     step = bind_step(kind, _Host(parallel))
     return part(step, parallel=parallel, inlined=inlined, allocates=allocates)

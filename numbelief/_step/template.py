@@ -1,8 +1,8 @@
 """One step, written once: at a coordinate, at a block of coordinates, and as a whole.
 
 Templates (see `numbelief._compile.template`). Names in capitals are booleans and numbers that are
-known when a kernel is made: what they switch off is not in it. With all of it compiled in, a step on
-2e7 numbers took 1.2 instead of 1.0x times the memory limit.
+known when a kernel is made: what they switch off is not in it. With all of it compiled in, a step
+on 2e7 numbers took 1.2 instead of 1.0x times the memory limit.
 
 In all of these, x, g, lower, upper and scale have shape (n,), slots has shape (k, n) and trace
 (2, n), all of one dtype, float32 or float64.
@@ -181,12 +181,11 @@ def block_template(
             step_coordinate(
                 x, g, mine, i, c, scaling, ratio, lower, upper, rates, directions, scale
             )
-        if LOOKS_AHEAD:  # noqa: SIM102
-            if not PROJECTED:  # while the block is in the cache
-                if t % options.period == 0:
-                    weight = x.dtype.type(options.share)
-                    for i in range(x.size):
-                        synchronize(x, slow, i, weight, lower, upper)
+        # While the block is in the cache; a projection has to come first.
+        if LOOKS_AHEAD and not PROJECTED and t % options.period == 0:
+            weight = x.dtype.type(options.share)
+            for i in range(x.size):
+                synchronize(x, slow, i, weight, lower, upper)
 
     return step_block
 

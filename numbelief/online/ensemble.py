@@ -18,7 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from numbelief.checks import integer, positive
-from numbelief.online.play import OnlineResult, deal, names, play
+from numbelief.online.match import make_game, play
+from numbelief.online.result import OnlineResult, names
 from numbelief.sets import FeasibleSet
 
 __all__ = ["Comparison", "Curves", "Ensemble", "Mean", "compare", "play_many"]
@@ -238,7 +239,7 @@ def play_many(
 
     for seed in chosen:
         try:
-            game = deal(losses, seed, rounds)
+            game = make_game(losses, seed, rounds)
             results = [
                 play(each, game, feasible_set, x0=x0, rounds=rounds, beta1_decay=beta1_decay)
                 for each in players

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from numbelief.online.comparators import Comparator, best_fixed, curve, reach
+from numbelief.online.comparators import Comparator, best_fixed, curve
 from numbelief.online.losses import CallbackLosses
+from numbelief.online.search import frank_wolfe_gap
 from numbelief.sets import Box
 
 if TYPE_CHECKING:
-    from numbelief.online.play import OnlineResult
+    from numbelief.online.result import OnlineResult
 
 
 #: The set of those who play without one.
@@ -74,7 +75,7 @@ class Regret:
         self._place = place = result.feasible_set or SPACE
         self.t, inner, gradients = result.linearized
         zero = np.zeros(losses.n)
-        self.linearized = inner + np.array([reach(place, g, zero) for g in gradients])
+        self.linearized = inner + np.array([frank_wolfe_gap(place, g, zero) for g in gradients])
         self.comparators: tuple[Comparator, ...] = ()
         self.unknown = ""
         self.lower = np.full(len(self.t), -np.inf)
