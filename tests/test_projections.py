@@ -394,11 +394,19 @@ def test_nan_does_not_hang(name, dtype):
     for s in both.values():
         projector = s.projector(3, dtype)
         for bad in (np.nan, np.inf):
-            x = np.array([1.0, bad, 2.0], dtype)
-            projector(x, np.ones(3, dtype))
-            assert np.isnan(x).any() or bad == np.inf
+            for others in (2.0, 0.5):
+                x = np.array([others, bad, others], dtype)
+                projector(x, np.ones(3, dtype))
+                assert np.isnan(x).any() or bad == np.inf
         x = np.array([1.0, 5.0, 2.0], dtype)
         projector(x, np.array([1.0, np.nan, 1.0], dtype))
+
+
+@pytest.mark.parametrize("center", [0.0, 0.5, [0.0, 1.0]])
+def test_a_ball_of_one_point(center):
+    point = np.broadcast_to(np.array(center), 2)
+    for y in (point, [3.0, 4.0], [np.finfo(float).max, 1.0]):
+        np.testing.assert_array_equal(Ball(0.0, center).project(y, [1.0, 2.0]), point)
 
 
 def test_projectors_check_what_they_are_given():
@@ -415,6 +423,19 @@ def test_projectors_check_what_they_are_given():
         projector(good, np.ones(3, np.float32))
     with pytest.raises(TypeError, match="dtype must be float32 or float64"):
         Simplex().projector(3, np.int64)
+
+
+# ---- what a set says of itself -------------------------------------------------------------------
+
+
+def test_what_a_set_says_of_its_projection():
+    disk = Intersection(Ball(), HalfSpace([1.0, 0.0], 0.5))
+    for s in some_sets(2).values():
+        assert s.exact
+        assert s.separable == isinstance(s, Box)
+    assert not disk.exact
+    assert Product([Ball(), Simplex()], [2, 1]).exact
+    assert not Product([Ball(), disk], [2, 2]).exact
 
 
 # ---- sets made of sets ---------------------------------------------------------------------------

@@ -202,7 +202,7 @@ class BoxHyperplane(FeasibleSet):
             ends = [np.where(c == 0, 0.0, c * bound) for bound in (self.lower, self.upper)]
         return np.minimum(*ends), np.maximum(*ends)
 
-    projection = Projection(
+    _projection = Projection(
         one_multiplier, lower_at=_lower_of_pair, upper_at=_upper_of_pair, **_FLAT
     )
 
@@ -267,7 +267,7 @@ def cut_box_projector(cut_box: CutBox, dtype: Any) -> Projector:
     if dtype == np.float32:
         lower, upper = rounded_inwards(lower, upper, n, dtype)
     return Projector(
-        BoxHyperplane.projection,
+        BoxHyperplane._projection,
         n,
         dtype,
         arrays=[cut.row, np.stack([lower, upper], axis=1, dtype=np.float64)],

@@ -276,13 +276,16 @@ def _search_template(normal_at, lower_at, upper_at, scaled_step):
         count = r.size // stride
         target *= unit
         settled = rising = falling = size = 0.0  # sums of bounds, normal·r, normal·d, magnitudes
-        slow, first = 0, True
+        slow, first = 0, stride == 1
+        if not first:
+            for k in range(count):
+                index[k] = k * stride
         while True:
             kept = 0
             moving = steep = noise = 0.0
             one, other = way * near, way * smaller(far, HUGE)
             for k in range(count):
-                i = k * stride if first else index[k]
+                i = k if first else index[k]
                 c = normal_at(a, i)
                 d = c * scaled_step(np.float64(steps[i]), scale, heavy)
                 y, lower, upper = r[i] * unit, lower_at(b, i) * unit, upper_at(b, i) * unit

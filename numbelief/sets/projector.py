@@ -44,19 +44,18 @@ SAMPLE = 1 << 13
 
 
 class Words(NamedTuple):
-    """What a compiled projection finds at ``data``: addresses, and a number."""
+    """What a compiled projection finds at ``data``: addresses, and a number; see `Projector`."""
 
     #: Memory for numbers and for integers.
-    scratch: int
-    integers: int
+    scratch: int = 0
+    integers: int = 0
     #: The set's numbers, and its arrays.
-    numbers: int
-    first: int
-    second: int
-    #: Rows of integers: see `Projector`.
-    table: int
-    #: How many equations, parts or constraints there are.
-    rows: int
+    numbers: int = 0
+    first: int = 0
+    second: int = 0
+    #: What the set is made of.
+    table: int = 0
+    rows: int = 0
 
 
 def rounding(x):
@@ -190,15 +189,15 @@ class Projector:
     ) -> None:
         self.n, self.dtype = n, np.dtype(dtype)
         function = projection.compiled(self.dtype)
-        first, second, *_ = *arrays, np.empty(0), np.empty(0)
-        memory = {
-            "scratch": np.empty(scratch),
-            "integers": np.empty(integers, np.intp),
-            "numbers": np.array(numbers, np.float64),
-            "first": first,
-            "second": second,
-            "table": np.array(table, np.intp),
-        }
+        memory = dict(zip(("first", "second"), arrays, strict=False))
+        if scratch:
+            memory["scratch"] = np.empty(scratch)
+        if integers:
+            memory["integers"] = np.empty(integers, np.intp)
+        if numbers:
+            memory["numbers"] = np.array(numbers, np.float64)
+        if table:
+            memory["table"] = np.array(table, np.intp)
         addresses: dict[str, int] = {name: array.ctypes.data for name, array in memory.items()}
         words = np.array(Words(**addresses, rows=rows), np.intp)
         self._keep = function, words, memory, keep
