@@ -2,10 +2,12 @@
 
 import ast
 import graphlib
+import importlib
 import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -89,6 +91,15 @@ def test_the_rules_import_the_standard_library_only(path):
     }
     roots = {name.split(".")[0] for name in modules if not name.startswith("numbelief.rules")}
     assert roots <= {"math", "dataclasses", "typing", "collections", "itertools", "warnings"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_no_module_of_a_public_package_has_the_name_of_a_function(path):
+    names = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    if path.stem == "__init__" or any(name.startswith("_") for name in names[:-1]):
+        return
+    public = getattr(importlib.import_module(".".join(names[:-1])), names[-1], None)
+    assert public is None or isinstance(public, types.ModuleType)
 
 
 def test_importing_needs_no_extra():

@@ -11,7 +11,6 @@ from numbelief._step.kind import never_decays
 from numbelief.online.regret import SPACE
 from numbelief.online.review import FIGURES, SUMS
 from numbelief.schedules import table
-from numbelief.sets import Box
 
 if TYPE_CHECKING:
     from numbelief.online.result import OnlineResult
@@ -162,16 +161,16 @@ def projected_in_metric(run: Audit) -> Assumption:
         worst = inf
     if worst > ROUNDING:
         metric = np.where(weights > 0, weights, 1.0)
-        goals = np.where(moves, before - run.sums["step"] * direction, before)
+        targets = np.where(moves, before - run.sums["step"] * direction, before)
         again = np.array(
-            [run.feasible_set.project(y, h) for y, h in zip(goals, metric, strict=True)]
+            [run.feasible_set.project(y, h) for y, h in zip(targets, metric, strict=True)]
         )
         unit = np.maximum(abs(before), abs(after)).max(1)
         worst = float(np.max(abs(after - again).max(1) / (unit + 1e-300)))
         seen = "the projection is the same, within {:.2g} of the point"
     decays = not never_decays(run.rule)
     seen = f"at {len(run.t)} rounds " + seen.format(worst)
-    if isinstance(run.feasible_set, Box):
+    if run.feasible_set.separable:
         seen += "; a box has the same projection in all diagonal metrics"
     if decays:
         seen = "x decays before the step, or lambda x is added to g"
@@ -182,7 +181,7 @@ def no_coordinate_held(run: Audit) -> Assumption:
     """Whether no step of 0 held a coordinate that others moved past."""
     count = int(run.figures["frozen"][-1])
     name = "no coordinate held by a step of 0"
-    if isinstance(run.feasible_set, Box):
+    if run.feasible_set.separable:
         return Assumption(name, True, "on a box each coordinate plays by itself")
     return Assumption(name, count == 0, f"{count} rounds with such a coordinate")
 

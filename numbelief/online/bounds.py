@@ -115,7 +115,7 @@ def bound(audit: Audit, theorem: str, variant: str = "corrected", comparator: An
     at = () if comparator is None else (comparator,)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         statement, terms, assumptions = found.function(audit, variant == "printed", *at)
-        # Where a step underflows, the difference of two weights is none of numbers.
+        # Where a step underflows, the difference of two weights is undefined.
         terms = {name: np.where(np.isnan(term), inf, term) for name, term in terms.items()}
         value = np.sum(list(terms.values()), axis=0)
         trivial = product(audit.extent(comparator is not None), audit.sums["g1"]).sum(1)

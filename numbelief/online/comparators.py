@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from numbelief.checks import integer, positive
 from numbelief.online.losses import CallbackLosses, Losses, Minimizer
 from numbelief.online.losses.base import GameLosses
-from numbelief.online.search import Search, is_exact
+from numbelief.online.search import Search
 
 __all__ = ["Comparator", "best_fixed", "best_per_segment", "checkpoints", "curve"]
 
@@ -149,7 +149,7 @@ def best_fixed(
         search.minimize(x)
     except ValueError:
         # A projection onto an intersection may fail; what was found before still holds.
-        if is_exact(feasible_set) or not isfinite(search.value):
+        if feasible_set.exact or not isfinite(search.value):
             raise
     return _as_found(search)
 
@@ -287,7 +287,7 @@ def best_per_segment(
 def _by_formula(search: Search, known: Minimizer) -> Comparator:
     """A minimizer that a formula gives, as exact as the set itself."""
     search.passes += known.passes
-    exact = is_exact(search.feasible_set)
+    exact = search.feasible_set.exact
     if known.value is not None:
         value, gap = known.value, known.gap
         return Comparator(known.x, value, gap, exact, True, search.upto, search.passes)

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from numbelief.online.comparators import Comparator, best_fixed, curve
-from numbelief.online.losses import CallbackLosses
 from numbelief.online.search import frank_wolfe_gap
 from numbelief.sets import Box
 
@@ -72,19 +71,21 @@ class Regret:
     def __init__(self, result: "OnlineResult") -> None:
         self._result = result
         losses = result.losses
-        self._place = place = result.feasible_set or SPACE
+        self._feasible_set = feasible_set = result.feasible_set or SPACE
         self.t, inner, gradients = result.linearized
         zero = np.zeros(losses.n)
-        self.linearized = inner + np.array([frank_wolfe_gap(place, g, zero) for g in gradients])
+        self.linearized = inner + np.array(
+            [frank_wolfe_gap(feasible_set, g, zero) for g in gradients]
+        )
         self.comparators: tuple[Comparator, ...] = ()
         self.unknown = ""
         self.lower = np.full(len(self.t), -np.inf)
         self.upper = self.linearized
-        if isinstance(losses, CallbackLosses) and not losses.oblivious:
+        if not losses.oblivious:
             self.unknown = "the losses of an adversary are known only where they were played"
             return
         try:
-            self.comparators = _best(losses, place, self.t)
+            self.comparators = _best(losses, feasible_set, self.t)
         except ValueError as error:
             self.unknown = str(error)
             return
@@ -152,7 +153,7 @@ class Regret:
         pairs = list(itertools.pairwise(edges))
         if not pairs or edges[0] != 0 or edges[-1] != T or any(b <= a for a, b in pairs):
             raise ValueError(f"segments must increase from 0 to T = {T}, got {segments!r}")
-        best = [best_fixed(losses[a:b], self._place) for a, b in pairs]
+        best = [best_fixed(losses[a:b], self._feasible_set) for a, b in pairs]
         value = sum(each.value for each in best)
         gap = sum(each.gap for each in best)
         return Interval(lost - value, lost - value + gap)
@@ -168,12 +169,12 @@ class Regret:
         return "\n".join(lines)
 
 
-def _best(losses: Any, place: Any, at: NDArray[np.int64]) -> tuple[Comparator, ...]:
+def _best(losses: Any, feasible_set: Any, at: NDArray[np.int64]) -> tuple[Comparator, ...]:
     """Find the best fixed points, once: from the first round on, whoever asks."""
-    data = () if isinstance(losses, CallbackLosses) else losses.data
+    data = losses.data if losses.replayable else ()
     # The data are the caller's, who may have changed them since.
-    key = (place, at.tobytes(), *(zlib.crc32(each) for each in data))
+    key = (feasible_set, at.tobytes(), *(zlib.crc32(each) for each in data))
     found = _found.setdefault(losses, {})
     if key not in found:
-        found[key] = curve(losses, place, at)
+        found[key] = curve(losses, feasible_set, at)
     return found[key]

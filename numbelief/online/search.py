@@ -119,13 +119,6 @@ class Search:
 # ---- sets --------------------------------------------------------------------------------------
 
 
-def is_exact(feasible_set: Any) -> bool:
-    """Whether projections and linear minima are exact: those of an intersection are iterative."""
-    if isinstance(feasible_set, sets.Product):
-        return all(map(is_exact, feasible_set.sets))
-    return not isinstance(feasible_set, sets.Intersection)
-
-
 def _lowest(feasible_set: Any, gradient: Vector) -> tuple[Vector, float] | None:
     """Where a linear function is lowest, and by how much that may fail; None if it is unbounded."""
     try:
@@ -168,7 +161,7 @@ def _smooth_corners(search: Search, x: Vector, minimize: Callable[..., Vector]) 
     flat_sided = search.losses.form == "features" and search.losses.lowest is not None
     system = search.feasible_set._system(x.size) if flat_sided else None
     target = search.target
-    if system is not None:  # so many rounds make a linear program by themselves
+    if system is not None:  # few rounds make a linear program by themselves
         search.target = inf if search.upto <= _FEW else max(target, 0.01 * value)
     for _ in range(_STAGES):
         if search.done:
@@ -309,7 +302,7 @@ def _minimize_model(search: Search, model: Model, x: Vector) -> Vector:
         H = H - H.mean(axis=1)[:, None]
     metric = np.maximum(np.diag(H), 1e-10 * np.diag(H).max())
     steps = _INNER
-    if not is_exact(feasible_set):  # a projection takes longer, most of all in such a metric
+    if not feasible_set.exact:  # a projection takes longer, most of all in such a metric
         metric, steps = np.ones(n), _INNER // 20
     root = np.sqrt(metric)
     top = float(np.linalg.eigvalsh(H / root / root[:, None])[-1])

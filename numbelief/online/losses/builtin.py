@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from numbelief.checks import as_array
 from numbelief.online.losses.base import Losses, Minimizer
-from numbelief.sets import Box, FeasibleSet
+from numbelief.sets import FeasibleSet
 
 __all__ = [
     "AbsoluteLosses",
@@ -136,7 +136,7 @@ class AbsoluteLosses(Losses):
 
         Clipping is best for any convex function of one number.
         """
-        if self.form != "coordinates" or not (self.n == 1 or isinstance(feasible_set, Box)):
+        if self.form != "coordinates" or not (self.n == 1 or feasible_set.separable):
             return None
         medians = np.median(self.data[0][:upto], axis=0).astype(np.float64)
         return Minimizer(feasible_set.project(medians), 1)

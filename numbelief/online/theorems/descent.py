@@ -49,9 +49,8 @@ def ogd(run: Audit, printed: bool) -> Findings:
     """
     D = run.length()
     seen, root = run.figures["longest"], np.sqrt(run.t)
-    own = OGD()
-    if isinstance(run.method, OGD) and run.method.learning_rate is None:
-        own = run.method
+    by_theory = isinstance(run.method, OGD) and run.method.learning_rate is None
+    own = run.method if by_theory else OGD()
     known = own.G is not None
     step = D if own.D is None else own.D
     common = [directions_are_averages(run), projected_in_metric(run)]
@@ -76,7 +75,7 @@ def ogd(run: Audit, printed: bool) -> Findings:
             "distance": product(D**2 * own.G / 2, inverse(step), root),
             "gradients": step * most**2 / own.G * root,
         }
-    elif isinstance(run.method, OGD) and run.method.learning_rate is None:
+    elif by_theory:
         S = run.sums["g2"].sum(1)
         statement = "R(T) <= sqrt(2) D sqrt(sum |g_t|^2)"
         terms = {
