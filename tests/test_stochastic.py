@@ -238,10 +238,37 @@ def test_lookahead_stands_for_its_slow_weights():
 
 @pytest.mark.usefixtures("_parallel_from_here")
 def test_python_loops_load_their_kernels_once(recwarn):
-    epochs._compile.cache_clear()
+    compiled = epochs._compile_note, epochs._compile_average
+    for each in compiled:
+        each.cache_clear()
     run(epochs=2)
-    assert epochs._compile.cache_info().misses == 3  # one of them with threads and without
+    # The average with threads and without.
+    assert [each.cache_info().misses for each in compiled] == [1, 2]
     assert not recwarn.list
+
+
+@pytest.mark.usefixtures("_parallel_from_here")
+@pytest.mark.parametrize("iterate", ["average", "ema"])
+def test_means_with_threads(iterate):
+    """The same bits as without, around functions that Python calls and around compiled ones."""
+
+    def fun(x, grad, batch):
+        mean = batch.mean()
+        grad[:] = 2 * (x - mean)
+        return ((x - mean) ** 2).sum()
+
+    data = np.arange(24.0)
+    given = {"batch_size": 8, "epochs": 2, "jac": "inplace", "seed": 0, "method": RULE}
+    options = {"iterate": iterate, "average_from": 0.2}
+    ends = [
+        minimize_stochastic(each, np.zeros(50), data, options=options, **given).x
+        for each in (fun, numba.njit(fun))
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("numbelief._compile.threads.PARALLEL_FROM", 1000)
+        serial = minimize_stochastic(fun, np.zeros(50), data, options=options, **given).x
+    assert serial.all()
+    assert same_bits(ends[0], serial) and same_bits(ends[1], serial)
 
 
 @pytest.fixture

@@ -88,18 +88,24 @@ def note(k, fun, g, losses):
     return isfinite(fun) and largest(g) < inf
 
 
-def average(x, state, means):
+def follow(mean, x, share):
+    """Move a mean of shape (n,) towards x by a share of the way."""
+    c = x.dtype.type(share)
+    for i in prange(x.size):
+        mean[i] += c * (x[i] - mean[i])
+
+
+def average_template(follow):
     """Let the means of the points follow."""
-    fading, decay, mean, start = means
-    t = state.clock[0].t
-    if fading.size:
-        share = x.dtype.type(1 - decay)
-        for i in prange(x.size):
-            fading[i] += share * (x[i] - fading[i])
-    if mean.size and t >= start:
-        share = x.dtype.type(1 / (t - start + 1))
-        for i in prange(x.size):
-            mean[i] += share * (x[i] - mean[i])
+
+    def average(x, state, means):
+        t = state.clock[0].t
+        if means.fading.size:
+            follow(means.fading, x, 1 - means.decay)
+        if means.mean.size and t >= means.start:
+            follow(means.mean, x, 1 / (t - means.start + 1))
+
+    return average
 
 
 def evaluate_batch(k, x, g, objective):
@@ -123,17 +129,28 @@ def bind_epoch(kind: Kind, evaluate: Any, *, parallel: bool, nogil: bool) -> Any
     def compiled(parallel: bool) -> dict[str, Any]:
         return {
             "step": compile_step(kind, parallel=parallel, nogil=nogil),
-            "average": _compile(average, parallel),
+            "average": _compile_average(parallel),
         }
 
     return epoch_template(
-        evaluate=evaluate, note=_compile(note, False), **threads.paced(compiled, parallel)
+        evaluate=evaluate, note=_compile_note(), **threads.paced(compiled, parallel)
     )
 
 
 @functools.cache
-def _compile(function: Any, parallel: bool) -> Any:
-    return jit(named(function, f"{parallel:d}_{key_of()}"), parallel=parallel)
+def _compile_note() -> Any:
+    return jit(named(note, key_of()), allocates=False)
+
+
+@functools.cache
+def _compile_average(parallel: bool) -> Any:
+    average = bind(average_template, f"{parallel:d}_{key_of()}", follow=_follow(parallel))
+    return jit(average, allocates=False)
+
+
+def _follow(parallel: bool) -> Any:
+    # Numba loses what a parallel loop writes to an array that comes out of a tuple.
+    return part(follow, parallel=True) if parallel else follow
 
 
 @functools.cache
@@ -145,7 +162,7 @@ def compile_epoch(kind: Kind, *, parallel: bool) -> Any:
         key,
         evaluate=evaluate_batch,
         note=note,
-        average=part(average, parallel=True) if parallel else average,
+        average=bind(average_template, follow=_follow(parallel)),
         step=compile_advance(kind, parallel=parallel),
     )
     return jit(epoch, cache=key is not None, nogil=True, allocates=False)
