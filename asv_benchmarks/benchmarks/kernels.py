@@ -23,7 +23,7 @@ def kernel_step(rule, n, dtype="float32", target="parallel"):
     kernel = compile_step(optimizer.kind, parallel=parallel, nogil=nogil)
     rate = optimizer.rates(1)[0]
     g = numbers(n, dtype, seed=1)
-    step = partial(kernel, optimizer.x, g, optimizer.step_state, rate, optimizer.step_options)
+    step = partial(kernel, optimizer.x, g, *optimizer.step_state, rate, *optimizer.step_options)
     step()
     return step
 

@@ -17,7 +17,7 @@ from numbelief._compile.jit import jit, key_of, part
 from numbelief._compile.template import bind, named
 from numbelief._objective.compiled import Call, evaluate
 from numbelief._solve.data import gather
-from numbelief._step.compiled import compile_advance, compile_step
+from numbelief._step.compiled import compile_advance, compile_step_for_loops
 from numbelief._step.kind import Kind
 
 
@@ -128,7 +128,7 @@ def bind_epoch(kind: Kind, evaluate: Any, *, parallel: bool, nogil: bool) -> Any
 
     def compiled(parallel: bool) -> dict[str, Any]:
         return {
-            "step": compile_step(kind, parallel=parallel, nogil=nogil),
+            "step": compile_step_for_loops(kind, parallel=parallel, nogil=nogil),
             "average": _compile_average(parallel),
         }
 

@@ -26,7 +26,7 @@ from numbelief._solve.observe import (
     observe_part,
 )
 from numbelief._solve.quasi_newton import LOST, STEPPED, Memory, Stepper, compile_method
-from numbelief._step.compiled import compile_advance, compile_step
+from numbelief._step.compiled import compile_advance, compile_step_for_loops
 from numbelief._step.kind import Kind
 from numbelief._step.state import Region, StepState
 
@@ -89,7 +89,7 @@ def bind_run(kind: Kind, region: Region, evaluate: Any, *, parallel: bool, nogil
 
     def compiled(parallel: bool) -> dict[str, Any]:
         return {
-            "step": compile_step(kind, parallel=parallel, nogil=nogil),
+            "step": compile_step_for_loops(kind, parallel=parallel, nogil=nogil),
             "observe": compile_observe(region, parallel=parallel, nogil=nogil),
         }
 

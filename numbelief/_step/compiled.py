@@ -161,13 +161,19 @@ def compile_step(kind: Kind, *, parallel: bool, nogil: bool) -> Any:
     Returns
     -------
     callable
-        ``step(x, g, state, rate, options)``, with a `StepState` and the `StepOptions`, updates x
+        ``step(x, g, *state, rate, *options)``, with a `StepState` and the `StepOptions`, updates x
         and state in place and returns STEPPED, or why it refused.
     """
     advance = compile_advance(kind, parallel=parallel)
     key = kind.key and f"{parallel:d}{nogil:d}_{kind.key}"
     step = bind(text.checked_template, key, advance=advance)
     return jit(step, cache=key is not None, nogil=nogil, allocates=False)
+
+
+def compile_step_for_loops(kind: Kind, *, parallel: bool, nogil: bool) -> Any:
+    """The same as ``step(x, g, state, rate, options)``, as loops that Python runs call it."""
+    kernel = compile_step(kind, parallel=parallel, nogil=nogil)
+    return lambda x, g, state, rate, options: kernel(x, g, *state, rate, *options)
 
 
 @functools.cache

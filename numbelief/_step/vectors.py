@@ -140,7 +140,7 @@ class HostVectors:
                     _refuse_sharing(
                         np.shares_memory(given, x), np.shares_memory(given, state.slots)
                     )
-            refusal = kernel(x, grad, state, rate, options)
+            refusal = kernel(x, grad, *state, rate, *options)
             if refusal:
                 _refuse_sharing(refusal == SHARES_X, refusal == SHARES_SLOTS)
 
