@@ -59,6 +59,7 @@ class HostLoop:
         self._vectors, x = vectors, vectors.x
         self.x = x
         self.g = np.zeros_like(x)
+        self._searches: dict[bool, tuple[Search, Stepper]] = {}
         in_units = settings.max_norm is not None or settings.max_value is not None
         # Corrected by pairs, a step would leave the metric in which its projection leads down.
         pairs = PAIRS if optimizer.region.projection is None else 0
@@ -143,13 +144,16 @@ class HostLoop:
 
     def search(self, parallel: bool = False) -> tuple[Search, Stepper]:
         """The compiled search, and its stepper; ``watch`` learns what observes points."""
-        stepper = self.stepper(parallel)
-        search = compile_search(
-            self.x, self._optimizer.step_state, stepper, self.watch, self.memory, parallel=parallel
-        )
-        self.watch = self.watch._replace(observe=search.observe.address)
-        addresses = (each.address for each in (search.propose, search.judge, search.whole))
-        return search, Stepper(*stepper[:3], *addresses)
+        if parallel not in self._searches:
+            stepper, state = self.stepper(parallel), self._optimizer.step_state
+            search = compile_search(
+                self.x, state, stepper, self.watch, self.memory, parallel=parallel
+            )
+            addresses = (each.address for each in (search.propose, search.judge, search.whole))
+            self._searches[parallel] = search, Stepper(*stepper[:3], *addresses)
+        found = self._searches[parallel]
+        self.watch = self.watch._replace(observe=found[0].observe.address)
+        return found
 
     @functools.cached_property
     def _loop_in_python(self) -> Any:
