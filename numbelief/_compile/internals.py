@@ -7,6 +7,7 @@ here, and only here.
 """
 
 import copy
+import functools
 import mmap
 import uuid
 from collections.abc import Sequence
@@ -107,6 +108,7 @@ def address_of_compiled(overload: Any) -> int:
     return address
 
 
+@functools.cache  # LLVM takes 0.1 ms to tell
 def size_of(kind: Any) -> int:
     """Bytes of a value of a Numba type, as `store` writes it."""
     context = cpu_target.target_context
