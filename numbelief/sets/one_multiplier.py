@@ -285,7 +285,8 @@ def _search_template(normal_at, lower_at, upper_at, scaled_step):
             moving = steep = noise = 0.0
             one, other = way * near, way * smaller(far, HUGE)
             for k in range(count):
-                i = k if first else index[k]
+                # Without a sign, it need not be looked at whether it counts from the end.
+                i = np.uintp(k if first else index[k])
                 c = normal_at(a, i)
                 d = c * scaled_step(np.float64(steps[i]), scale, heavy)
                 y, lower, upper = r[i] * unit, lower_at(b, i) * unit, upper_at(b, i) * unit
