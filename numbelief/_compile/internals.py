@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types as nb
 from numba.core import cgutils, inline_closurecall
@@ -26,6 +27,7 @@ from numba.core.registry import cpu_target
 from numba.core.untyped_passes import InlineInlinables
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
+from numba.np.numpy_support import as_dtype
 from numba.np.unsafe.ndarray import to_fixed_tuple as to_fixed_tuple
 
 # ---- inlining ----------------------------------------------------------------------------------
@@ -108,12 +110,33 @@ def address_of_compiled(overload: Any) -> int:
     return address
 
 
-@functools.cache  # LLVM takes 0.1 ms to tell
-def size_of(kind: Any) -> int:
-    """Bytes of a value of a Numba type, as `store` writes it."""
+@functools.cache
+def layout_of(kind: Any) -> np.dtype[Any]:
+    """How a value of a Numba type lies in memory: numbers, None, arrays, and tuples of these."""
+    if isinstance(kind, nb.Array):
+        layout: np.dtype[Any] = np.dtype((np.intp, 5 + 2 * kind.ndim))
+    elif isinstance(kind, nb.NoneType):
+        layout = np.dtype(np.intp)
+    elif isinstance(kind, nb.BaseTuple):
+        fields = [(f"f{i}", layout_of(each)) for i, each in enumerate(kind)]
+        layout = np.dtype(fields, align=True)
+    else:
+        layout = as_dtype(kind)
     context = cpu_target.target_context
-    size: int = context.get_abi_sizeof(context.get_data_type(kind))
-    return size
+    size = context.get_abi_sizeof(context.get_data_type(kind))
+    if layout.itemsize != size:
+        raise TypeError(f"{kind} takes {size} bytes, not {layout.itemsize}")
+    return layout
+
+
+def in_memory(value: Any) -> Any:
+    """A value as `layout_of` has it, with arrays that somebody else must keep."""
+    if isinstance(value, tuple):
+        return tuple(map(in_memory, value))
+    if isinstance(value, np.ndarray):
+        shape, strides = value.shape, value.strides
+        return (0, 0, value.size, value.itemsize, value.ctypes.data, *shape, *strides)
+    return 0 if value is None else value
 
 
 def takes_pointers(function: Any) -> bool:
@@ -386,6 +409,19 @@ def call_c(typingctx, address, x, other, data):
 
 
 @intrinsic
+def call_with_numbers(typingctx, address, a, b, data):
+    """Call ``intptr_t f(double a, double b, void *data)`` at an address."""
+
+    def codegen(context, builder, signature, args):
+        address, *given = args
+        word = context.get_value_type(nb.intp)
+        kind = ir.FunctionType(word, [ir.DoubleType(), ir.DoubleType(), word])
+        return builder.call(builder.inttoptr(address, kind.as_pointer()), given)
+
+    return nb.intp(nb.intp, nb.float64, nb.float64, nb.intp), codegen
+
+
+@intrinsic
 def call_compiled(typingctx, address, kind, args):
     """Call the compiled function at an address: whether it raised, and what it returned.
 
@@ -446,18 +482,6 @@ def load(typingctx, pointer):
         return context.unpack_value(builder, pointer.dtype, args[0])
 
     return pointer.dtype(pointer), codegen
-
-
-@intrinsic
-def store(typingctx, address, value):
-    """Put a value at an address."""
-
-    def codegen(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], context.get_data_type(value).as_pointer())
-        context.pack_value(builder, value, args[1], pointer)
-        return context.get_dummy_value()
-
-    return nb.void(nb.intp, value), codegen
 
 
 @intrinsic

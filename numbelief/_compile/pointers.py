@@ -1,15 +1,16 @@
 """Functions called by address, so that a loop that is compiled once can call any of them.
 
-Everything that a loop calls so has one signature::
+Everything that is called so is a C function of one of two signatures::
 
     double f(intptr_t n, T *x, T *other, void *data)     T is double or float
+    intptr_t f(double a, double b, void *data)
 
 ``data`` is the address of what it needs besides: a tuple that `Stored` wrote there, or a block of
-further addresses.
+further addresses. Nobody who calls it has to know the types of that, Python least of all: it takes
+Numba some 50 ns to find out that of an array, and 1 us that of a named tuple.
 """
 
 import ctypes
-import functools
 from typing import Any, NamedTuple
 
 import numba
@@ -18,17 +19,20 @@ from numba import types as nb
 
 from numbelief._compile.internals import (
     address_of_compiled,
+    in_memory,
+    layout_of,
     load,
     pointer,
-    size_of,
-    store,
-    without_refcounts,
 )
-from numbelief._compile.jit import compile_c, jit, key_of
-from numbelief._compile.template import named
+from numbelief._compile.jit import compile_c
+
+_VECTORS: Any = (ctypes.c_double, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3)
+_NUMBERS: Any = (ctypes.c_ssize_t, ctypes.c_double, ctypes.c_double, ctypes.c_void_p)
+#: The first signature for calls from Python.
+PROTOTYPE = ctypes.CFUNCTYPE(*_VECTORS)
 
 
-def compile_for_address(
+def compile_for_vectors(
     function: Any,
     number: Any,
     data: Any = nb.voidptr,
@@ -46,17 +50,28 @@ def compile_for_address(
     return compile_c(function, signature, cache=cache, allocates=allocates)
 
 
-#: The same signature for calls from Python.
-PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3)
+def compile_for_numbers(function: Any, *, cache: bool = True, allocates: bool = True) -> Any:
+    """Compile ``f(a, b, data)``, with a key in its name; it sees an address as data.
+
+    Its attribute ``address`` is what `numbelief._compile.internals.call_with_numbers` takes.
+    """
+    signature = nb.intp(nb.float64, nb.float64, nb.intp)
+    return compile_c(function, signature, cache=cache, allocates=allocates)
+
+
+def vectors_from_python(address: int, *, nogil: bool) -> Any:
+    """What `compile_for_vectors` made, for Python to call with addresses in place of arrays."""
+    return (ctypes.CFUNCTYPE if nogil else ctypes.PYFUNCTYPE)(*_VECTORS)(address)
+
+
+def numbers_from_python(address: int, *, nogil: bool) -> Any:
+    """What `compile_for_numbers` made, for Python to call."""
+    return (ctypes.CFUNCTYPE if nogil else ctypes.PYFUNCTYPE)(*_NUMBERS)(address)
 
 
 def loaded(address, kind):
     """What lies at an address that `Stored` has; ``kind`` is a pointer type."""
     return load(pointer(address, kind))
-
-
-def _store(address, values):
-    store(address, without_refcounts(values))
 
 
 class Addressed(NamedTuple):
@@ -89,7 +104,7 @@ class Stored:
 
     Parameters
     ----------
-    values : tuple
+    *values
         What is stored. The arrays are kept alive, not copied.
 
     Attributes
@@ -100,16 +115,28 @@ class Stored:
         Of a pointer to it, which `loaded` takes.
     """
 
-    def __init__(self, values: tuple[Any, ...]) -> None:
+    def __init__(self, *values: Any) -> None:
         self._values = values
-        kind = numba.typeof(values)
+        looks = _looks(values)
+        if looks not in _KINDS:
+            _KINDS[looks] = numba.typeof(values)
+        kind = _KINDS[looks]
+        layout = layout_of(kind)
         self.kind = nb.CPointer(kind)
-        self._memory = np.zeros(size_of(kind) // 8 + 1, np.int64)
+        self._memory = np.array([in_memory(values)], layout) if layout.itemsize else np.zeros(1)
         self.address: int = self._memory.ctypes.data
-        _compiled_store(kind)(self.address, values)
 
 
-@functools.cache
-def _compiled_store(kind: Any) -> Any:
-    # One for each type: to load one of several, Numba would import the modules of all their types.
-    return jit(named(_store, key_of(kind)), allocates=False)
+#: The types of what was stored, by `_looks`: ``numba.typeof`` takes 5 us for an array.
+_KINDS: dict[Any, Any] = {}
+
+
+def _looks(value: Any) -> Any:
+    """What tells the Numba type of a value, as far as that needs no look at Numba."""
+    if isinstance(value, tuple):
+        return (type(value), *map(_looks, value))
+    if type(value) is np.ndarray:
+        return value.dtype, value.ndim, value.flags.num
+    if value is None or type(value) in (float, bool):
+        return type(value)
+    return numba.typeof(value)

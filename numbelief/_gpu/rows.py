@@ -30,11 +30,12 @@ from numbelief._compile.template import bind
 from numbelief._gpu.compile import SIMULATED, compile_kernel, device, for_card, load, of_rule
 from numbelief._gpu.launch import configured
 from numbelief._objective.compiled import CALLS, WORDS, PerRow, told
-from numbelief._solve.loop import first_template, run_template, search_template
+from numbelief._solve.loop import run_template, search_template
 from numbelief._solve.minimization import Minimization
 from numbelief._solve.observe import RUNNING, Watch, bind_observe
 from numbelief._solve.quasi_newton import (
     Memory,
+    Method,
     at_each_coordinate,
     bind_method,
     deflect_template,
@@ -47,6 +48,7 @@ from numbelief._solve.rows import (
     Start,
     advance_template,
     finish_row_template,
+    first_template,
     start_row_template,
 )
 from numbelief._step.compiled import bind_step
@@ -96,7 +98,7 @@ def _kernel_template(pick, start_row, advance, finish_row, AUTOMATIC):
             region = Region(options.lower, options.upper, None, None, None)
             watch = Watch(
                 control[:, k], recent[:, k], best[:, :, k], average[:, k], previous[:, k],
-                history[:, :, k], points[:, :, k], region, 0,
+                history[:, :, k], points[:, :, k], region,
             )  # fmt: skip
             memory = Memory(
                 search[:, k], base[:, :, k], pairs[:, :, k], products[:, k], alphas[:, k]
@@ -106,7 +108,7 @@ def _kernel_template(pick, start_row, advance, finish_row, AUTOMATIC):
             x, g = x[:, k], g[:, k]
             how = RUNNING
             if begins:
-                how = start_row(k, start, x, g, state, watch, memory.search, objective)
+                how = start_row(k, start, x, g, state, taken, watch, memory.search, objective)
             if how == RUNNING:
                 how = advance(rates, x, g, state, taken, watch, memory, objective)
             if ends or how != RUNNING:
@@ -153,10 +155,18 @@ def _own_template(rest):
 
 
 def _take_step_template(advance):
-    def take_step(x, g, rate, stepper):
-        advance(x, g, stepper.state, rate, stepper.options)
+    def take_step(x, g, rate, step):
+        advance(x, g, step.state, rate, step.options)
 
     return take_step
+
+
+def _search_template(search):
+    def advance(rates, x, g, state, taken, watch, memory, objective):
+        method = Method(taken, x, g, state, watch.region, memory)
+        return search(rates, x, g, watch.control, memory.search, method, watch, objective)
+
+    return advance
 
 
 # In place of what there is for contiguous arrays.
@@ -245,7 +255,8 @@ def kernel_of(kind: Kind, automatic: bool, fun: Any, own: tuple[bool, ...]) -> A
             },
             projected=False,
         )
-        advance = bind(search_template, evaluate=evaluate, observe=look, **method)
+        search = bind(search_template, evaluate=evaluate, observe=look, **method)
+        advance = bind(_search_template, search=search)
     else:
         run = bind(run_template, step=step, evaluate=evaluate, observe=look)
         advance = bind(advance_template, run=run)

@@ -1,7 +1,7 @@
 """The search of the automatic rate on a GPU: `numbelief._solve.quasi_newton`, around launches."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import cuda
@@ -16,7 +16,13 @@ from numbelief._gpu.reductions import higher, top, total, total_of
 from numbelief._gpu.vectors import CardVectors
 from numbelief._solve import quasi_newton
 from numbelief._solve.loop import search_template
-from numbelief._solve.quasi_newton import PAIRS, at_each_coordinate, bind_method, factor_of
+from numbelief._solve.quasi_newton import (
+    PAIRS,
+    Method,
+    at_each_coordinate,
+    bind_method,
+    factor_of,
+)
 from numbelief.optimizer import Optimizer
 
 # ---- kernels -----------------------------------------------------------------------------------
@@ -65,13 +71,6 @@ def _measure_trial(direction, x, g, x0, slopes, tops, moves):
 
 
 # ---- the search --------------------------------------------------------------------------------
-
-
-class _Seen(NamedTuple):
-    """What the search looks at of a `numbelief._solve.observe.Watch`."""
-
-    control: Any
-    region: Any
 
 
 class CardSearch:
@@ -147,7 +146,7 @@ class CardSearch:
         self._region = optimizer.region._replace(lower=lower, upper=upper)
         #: What a run is continued from, by its names in a file.
         self.kept = {"g": self.g, **self._memory._asdict()}
-        self._method = {"propose": propose, "judge": judge}
+        self._parts = {"propose": propose, "judge": judge}
 
     def evaluate(self) -> float:
         """Return fun at x, and let g be the gradient there."""
@@ -158,17 +157,18 @@ class CardSearch:
     def run(self, rates: NDArray[np.float64], *figures: NDArray[Any]) -> int:
         """Take a step for each rate, unless a point ends the run; see `Points.look`."""
 
-        def watch(fun: Any, rate: Any, x: Any, g: Any, _: Any) -> int:
+        def observe(fun: Any, rate: Any, x: Any, g: Any, _: Any) -> int:
             self._points.note(fun, None, rate, g)
             return self._points.look(*figures)
 
         search = search_template(
-            evaluate=lambda x, g, objective: self.evaluate(), observe=watch, **self._method
+            evaluate=lambda x, g, objective: self.evaluate(), observe=observe, **self._parts
         )
-        x, seen = self._vectors.x, _Seen(figures[0], self._region)
-        return int(search(rates, x, self.g, self._state, None, seen, self._memory, None))
+        x, record = self._vectors.x, self._memory.search
+        method = Method(None, x, self.g, self._state, self._region, self._memory)
+        return int(search(rates, x, self.g, figures[0], record, method, None, None))
 
-    def _step(self, x, g, rate, stepper):
+    def _step(self, x, g, rate, step):
         self._queue(g, float(rate))
 
     def _fill(self, arrays, value):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 from numba import types as nb
+from numpy.typing import NDArray
 
 from numbelief._gpu import points
 from numbelief._gpu.data import CardBatches as CardBatches
@@ -17,7 +18,7 @@ from numbelief._gpu.problem import CardProblem, number
 from numbelief._gpu.reductions import top_of
 from numbelief._gpu.vectors import CardVectors, measure_largest
 from numbelief._solve.batch_objective import Plan, Validator
-from numbelief._solve.epochs import epoch_template
+from numbelief._solve.epochs import Means, epoch_template
 from numbelief._solve.options import TrainingOptions
 from numbelief.optimizer import Optimizer
 from numbelief.sets import FeasibleSet
@@ -85,14 +86,9 @@ class CardObjective:
     def check(self, g: Any) -> None:
         """Nothing is checked here."""
 
-    def bind(self, opt: Optimizer) -> Any:
-        """The loop of an epoch."""
-        return bind_epoch(opt, self.problem, self.plan.batches)
-
-    @property
-    def arguments(self) -> Any:
-        """The objective of this epoch, which the loop knows."""
-        return ()
+    def bind(self, opt: Optimizer, g: Any, losses: NDArray[Any], means: Means) -> Any:
+        """The loop of an epoch, ``loop(first, rates)``."""
+        return bind_epoch(opt, self.problem, self.plan.batches, losses, means)
 
     def most_steps(self, *, timed: bool) -> int:
         """How many steps may be taken before a look at the clock."""
@@ -106,7 +102,13 @@ class CardObjective:
         self.problem.wait()
 
 
-def bind_epoch(optimizer: Optimizer, problem: CardProblem, batches: CardBatches) -> Any:
+def bind_epoch(
+    optimizer: Optimizer,
+    problem: CardProblem,
+    batches: CardBatches,
+    losses: NDArray[Any],
+    means: Means,
+) -> Any:
     """The loop of an epoch, with steps that are queued, and then one look at all their losses.
 
     At most `LOOK_EVERY` steps. What was queued after a loss or gradient that is not finite has
@@ -142,10 +144,8 @@ def bind_epoch(optimizer: Optimizer, problem: CardProblem, batches: CardBatches)
 
     queue = epoch_template(evaluate=evaluate, note=note, step=step, average=average)
 
-    def run(
-        first: int, rates: Any, x: Any, g: Any, state: Any, options: Any, losses: Any, *rest: Any
-    ) -> int:
-        queue(first, rates, x, g, state, options, losses, *rest)
+    def run(first: int, rates: NDArray[np.float64]) -> int:
+        queue(first, rates, x, None, None, None, losses, means, None)
         taken = np.arange(first, first + rates.size)
         rows = card.host(figures).reshape(-1, 2)[taken % points.LOOK_EVERY]
         losses[taken] = rows[:, 0]

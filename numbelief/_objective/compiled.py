@@ -42,7 +42,7 @@ from numbelief._compile.internals import (
     takes_pointers,
 )
 from numbelief._compile.jit import key_of
-from numbelief._compile.pointers import PROTOTYPE, Stored, compile_for_address, loaded
+from numbelief._compile.pointers import PROTOTYPE, Stored, compile_for_vectors, loaded
 from numbelief._compile.template import bind
 
 # The words of a block.
@@ -327,7 +327,7 @@ class Objective:
         self._store(args)
 
     def _store(self, args: tuple[Any, ...]) -> None:
-        self._stored = Stored(args)
+        self._stored = Stored(*args)
 
     def on(self, args: tuple[Any, ...]) -> "Objective":
         """The same with other arguments of the same types."""
@@ -451,4 +451,4 @@ def _adapter(form: Any, number: Any, args: Any, **names: Any) -> Any:
     fresh = bind(fresh_template, NUMBER_POINTER=nb.CPointer(number))
     opened = bind(opened_template, ARGS_POINTER=nb.CPointer(args))
     adapter = bind(_TEMPLATES[form], key, fresh=fresh, opened=opened, **names)
-    return compile_for_address(adapter, number)
+    return compile_for_vectors(adapter, number)

@@ -7,11 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbelief import _checkpoint as checkpoint
+from numbelief._compile.pointers import Stored
 from numbelief._objective import compiled
 from numbelief._objective.problem import Problem
 from numbelief._solve.data import Batches, Order
-from numbelief._solve.epochs import BatchObjective, bind_epoch, compile_epoch
+from numbelief._solve.epochs import BatchObjective, Means, compile_epoch, epoch_in_python
 from numbelief._solve.options import TrainingOptions
+from numbelief._step.call import StoredStep
 from numbelief._step.vectors import HostVectors
 from numbelief.checks import as_scalar
 from numbelief.optimizer import Optimizer
@@ -167,19 +169,27 @@ class HostObjective:
         self.problem.args = self.plan.batches.take(self.plan.rows_of(k))
         return self.problem.evaluate(x, g)
 
-    def bind(self, opt: Optimizer) -> Any:
-        """The loop of an epoch. It refers to this, so that this must not keep it."""
-        vectors = opt.vectors
+    def bind(self, opt: Optimizer, g: NDArray[Any], losses: NDArray[Any], means: Means) -> Any:
+        """The loop of an epoch, ``loop(first, rates)``; this must not keep it."""
+        vectors, state, options = opt.vectors, opt.step_state, opt.step_options
         assert isinstance(vectors, HostVectors)
-        if self._calls:  # threads may be safe at one look and not at the next
-            return lambda *given: compile_epoch(opt.kind, parallel=opt.runs_parallel())(*given)
-        return bind_epoch(opt.kind, self.evaluate, parallel=opt.wants_parallel, nogil=vectors.large)
+        x = vectors.x
+        if self._calls:
+            stored = Stored(x, g, state, options, losses, means)
 
-    @property
-    def arguments(self) -> Any:
-        """The objective of this epoch, as the loop takes it."""
-        if not self._calls:
-            return ()
+            def loop(first: int, rates: NDArray[np.float64]) -> int:
+                # Threads may be safe at one look and not at the next.
+                epoch = compile_epoch(opt.kind, stored.kind, parallel=opt.runs_parallel())
+                return int(epoch(first, rates, stored.address, self._arguments()))
+
+            return loop
+        step = StoredStep(opt.kind, state, options, x.dtype)
+        how = {"parallel": opt.wants_parallel, "nogil": vectors.large}
+        epoch = epoch_in_python(step, x, g, state, means, self.evaluate, **how)
+        return lambda first, rates: epoch(first, rates, x, g, None, None, losses, None, None)
+
+    def _arguments(self) -> BatchObjective:
+        """The objective of this epoch, as the compiled loop takes it."""
         return BatchObjective(self.plan.rows_of_epoch, self.plan.size, self._pieces, *self._calls)
 
     def most_steps(self, *, timed: bool) -> int:

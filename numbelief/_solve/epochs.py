@@ -14,11 +14,19 @@ from numbelief._compile import threads
 from numbelief._compile.arrays import largest
 from numbelief._compile.internals import smaller, window
 from numbelief._compile.jit import jit, key_of, part
+from numbelief._compile.pointers import (
+    Stored,
+    compile_for_numbers,
+    loaded,
+    numbers_from_python,
+)
 from numbelief._compile.template import bind, named
 from numbelief._objective.compiled import Call, evaluate
 from numbelief._solve.data import gather
-from numbelief._step.compiled import compile_advance, compile_step_for_loops
+from numbelief._step.call import StoredStep
+from numbelief._step.compiled import compile_advance
 from numbelief._step.kind import Kind
+from numbelief._step.state import StepState
 
 
 class Means(NamedTuple):
@@ -123,17 +131,28 @@ def evaluate_batch(k, x, g, objective):
 # ---- compilation -------------------------------------------------------------------------------
 
 
-def bind_epoch(kind: Kind, evaluate: Any, *, parallel: bool, nogil: bool) -> Any:
+def epoch_in_python(
+    step: StoredStep, x: Any, g: Any, state: StepState, means: Means, evaluate: Any,
+    *, parallel: bool, nogil: bool,
+) -> Any:  # fmt: skip
     """The loop around an objective that Python calls, ``evaluate(k, x, g, objective)``."""
 
     def compiled(parallel: bool) -> dict[str, Any]:
-        return {
-            "step": compile_step_for_loops(kind, parallel=parallel, nogil=nogil),
-            "average": _compile_average(parallel),
-        }
+        parts: dict[str, Any] = {"step": step.along(x, g, parallel=parallel, nogil=nogil)}
+        if means.fading.size or means.mean.size:
+            address = _compile_average(stored.kind, parallel).address
+            average = numbers_from_python(address, nogil=nogil)
+            parts["average"] = lambda: average(0.0, 0.0, stored.address)
+        return parts
 
+    stored = Stored(x, state, means)
+    parts = threads.paced(compiled, parallel)
+    take_step, average = parts["step"], parts.get("average", lambda: None)
     return epoch_template(
-        evaluate=evaluate, note=_compile_note(), **threads.paced(compiled, parallel)
+        evaluate=evaluate,
+        note=_compile_note(),
+        step=lambda x, g, state, rate, options: take_step(rate),
+        average=lambda x, state, means: average(),
     )
 
 
@@ -143,9 +162,21 @@ def _compile_note() -> Any:
 
 
 @functools.cache
-def _compile_average(parallel: bool) -> Any:
-    average = bind(average_template, f"{parallel:d}_{key_of()}", follow=_follow(parallel))
-    return jit(average, allocates=False)
+def _compile_average(taken: Any, parallel: bool) -> Any:
+    average = bind(average_template, follow=_follow(parallel))
+    stored = bind(
+        _stored_average_template, key_of("average", taken, parallel), average=average, TAKEN=taken
+    )
+    return compile_for_numbers(stored, allocates=False)
+
+
+def _stored_average_template(average, TAKEN):
+    def stored_average(_, other, data):
+        x, state, means = loaded(data, TAKEN)
+        average(x, state, means)
+        return 0
+
+    return stored_average
 
 
 def _follow(parallel: bool) -> Any:
@@ -153,16 +184,29 @@ def _follow(parallel: bool) -> Any:
     return part(follow, parallel=True) if parallel else follow
 
 
+def _stored_epoch_template(epoch, TAKEN):
+    """`epoch` with all but the rates and the objective in memory."""
+
+    def stored_epoch(first, rates, data, objective):
+        x, g, state, options, losses, means = loaded(data, TAKEN)
+        return epoch(first, rates, x, g, state, options, losses, means, objective)
+
+    return stored_epoch
+
+
 @functools.cache
-def compile_epoch(kind: Kind, *, parallel: bool) -> Any:
-    """Compile the loop around a `BatchObjective`."""
-    key = kind.key and f"{parallel:d}_{kind.key}"
+def compile_epoch(kind: Kind, taken: Any, *, parallel: bool) -> Any:
+    """Compile ``epoch(first, rates, data, objective)`` around a `BatchObjective`.
+
+    ``taken`` is the type of a pointer to (x, g, state, options, losses, means), ``data`` its value.
+    """
+    key = kind.key and f"{parallel:d}_{kind.key}_{key_of(taken)}"
     epoch = bind(
         epoch_template,
-        key,
         evaluate=evaluate_batch,
         note=note,
         average=bind(average_template, follow=_follow(parallel)),
         step=compile_advance(kind, parallel=parallel),
     )
-    return jit(epoch, cache=key is not None, nogil=True, allocates=False)
+    stored = bind(_stored_epoch_template, key, epoch=epoch, TAKEN=taken)
+    return jit(stored, cache=key is not None, nogil=True, allocates=False)

@@ -4,15 +4,21 @@ import functools
 import math
 from typing import Any, ClassVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from numbelief import _checkpoint as checkpoint
-from numbelief._compile.pointers import Stored
+from numbelief._compile.pointers import Stored, numbers_from_python
 from numbelief._objective import compiled
 from numbelief._objective.problem import Problem
-from numbelief._solve.loop import Search, bind_run, bind_search, compile_run, compile_search
+from numbelief._solve.loop import (
+    MethodCall,
+    ObserveCall,
+    compile_run,
+    compile_search,
+    run_in_python,
+    search_in_python,
+)
 from numbelief._solve.observe import (
     AVERAGE,
     BEST,
@@ -20,11 +26,12 @@ from numbelief._solve.observe import (
     WINDOW,
     Watch,
     compile_observe,
+    kind_of_region,
     new_control,
 )
 from numbelief._solve.options import Options
-from numbelief._solve.quasi_newton import PAIRS, Memory, Stepper, new_memory
-from numbelief._step.compiled import compile_at_address
+from numbelief._solve.quasi_newton import PAIRS, Memory, Method, compile_method, new_memory
+from numbelief._step.call import StoredStep
 from numbelief._step.vectors import HostVectors
 from numbelief.optimizer import Optimizer
 
@@ -59,7 +66,10 @@ class HostLoop:
         self._vectors, x = vectors, vectors.x
         self.x = x
         self.g = np.zeros_like(x)
-        self._searches: dict[bool, tuple[Search, Stepper]] = {}
+        self._step = StoredStep(
+            optimizer.kind, optimizer.step_state, optimizer.step_options, x.dtype
+        )
+        self._methods: dict[bool, tuple[MethodCall, Stored]] = {}
         in_units = settings.max_norm is not None or settings.max_value is not None
         # Corrected by pairs, a step would leave the metric in which its projection leads down.
         pairs = PAIRS if optimizer.region.projection is None else 0
@@ -69,7 +79,7 @@ class HostLoop:
             # An empty array is not kept: not None, so that no option has a kernel of its own.
             return np.zeros(shape if wanted else (0, *shape[1:]), dtype)
 
-        self.watch = Watch(
+        self._watch = Watch(
             control=new_control(settings),
             recent=np.full(WINDOW, math.inf),
             best=np.zeros((2, x.size), x.dtype),
@@ -79,6 +89,17 @@ class HostLoop:
             points=kept(settings.return_all, 1, x.size),
             region=optimizer.region,
         )
+
+    @property
+    def watch(self) -> Watch:
+        """What is kept of the points."""
+        return self._watch
+
+    @watch.setter
+    def watch(self, watch: Watch) -> None:
+        self._watch = watch
+        for stored in ("_stored_watch", "_stored_run"):
+            vars(self).pop(stored, None)
 
     @property
     def control(self) -> NDArray[Any]:
@@ -95,30 +116,18 @@ class HostLoop:
     def begin(self) -> int:
         """Evaluate the first point; return the run's status."""
         fun = self._problem.first(self.x, self.g)
-        observe = compile_observe(
-            self._optimizer.region,
-            parallel=self._optimizer.runs_parallel(),
-            nogil=self._vectors.large,
-        )
-        return int(observe(fun, math.nan, self.x, self.g, self.watch))
+        observe = self._observe(self._optimizer.runs_parallel())
+        return int(observe(fun, math.nan, self._stored_watch.address))
 
     def advance(self, rates: NDArray[np.float64]) -> int:
         """Take a step for each rate, unless the run ends; return its status."""
         self._make_room(rates.size)
-        problem, parallel = self._problem, self._optimizer.runs_parallel()
-        taken: Any
+        problem = self._problem
         if problem.compiled is None:
-            taken = None if self._automatic else self._optimizer.step_options
-            return int(self._loop_in_python(*self._arguments(rates, taken), ()))
-        if self._automatic:
-            search, taken = self.search(parallel)
-            loop = search.loop
-        else:
-            opt = self._optimizer
-            loop, taken = compile_run(opt.kind, opt.region, parallel=parallel), opt.step_options
+            return self._in_python(rates)
         call, _alive = problem.compiled.call(self.x.size)
         try:
-            return int(loop(*self._arguments(rates, taken), call))
+            return self._around(rates, call)
         except compiled.Raised:  # called from Python, it says of which length
             problem.evaluate(self.x, self.g)
             raise
@@ -126,48 +135,85 @@ class HostLoop:
             problem.nfev += int(call.block[compiled.CALLS])
             problem.njev += int(call.block[compiled.CALLS])
 
-    def _arguments(self, rates: NDArray[np.float64], taken: Any) -> tuple[Any, ...]:
-        memory = (self.memory,) if self._automatic else ()
-        return (rates, self.x, self.g, self._optimizer.step_state, taken, self.watch, *memory)
+    # ---- around a compiled objective
+
+    def _around(self, rates: NDArray[np.float64], call: compiled.Call) -> int:
+        parallel = self._optimizer.runs_parallel()
+        if self._automatic:
+            arrays = self.x, self.g, self.control, self.memory.search
+            method, observe = self.method_call(parallel), self.observe_call(parallel)
+            return int(compile_search()(rates, *arrays, method, observe, call))
+        opt, stored = self._optimizer, self._stored_run
+        run = compile_run(opt.kind, opt.region, stored.kind, parallel=parallel)
+        return int(run(rates, stored.address, call))
 
     @functools.cached_property
-    def _stored(self) -> tuple[Stored, NDArray[np.float64]]:
-        opt, rate = self._optimizer, np.zeros(1)
-        return Stored((opt.step_state, opt.step_options, rate)), rate
+    def _stored_run(self) -> Stored:
+        opt = self._optimizer
+        return Stored(self.x, self.g, opt.step_state, opt.step_options, self.watch)
 
-    def stepper(self, parallel: bool) -> Stepper:
-        """The step, called by address."""
-        stored, rate = self._stored
-        number = numba.from_dtype(self.x.dtype)
-        step = compile_at_address(self._optimizer.kind, stored.kind, number, parallel=parallel)
-        return Stepper(step.address, stored.address, rate)
+    @functools.cached_property
+    def _stored_watch(self) -> Stored:
+        return Stored(self.x, self.g, self.watch)
 
-    def search(self, parallel: bool = False) -> tuple[Search, Stepper]:
-        """The compiled search, and its stepper; ``watch`` learns what observes points."""
-        if parallel not in self._searches:
-            stepper, state = self.stepper(parallel), self._optimizer.step_state
-            search = compile_search(
-                self.x, state, stepper, self.watch, self.memory, parallel=parallel
-            )
-            addresses = (each.address for each in (search.propose, search.judge, search.whole))
-            self._searches[parallel] = search, Stepper(*stepper[:3], *addresses)
-        found = self._searches[parallel]
-        self.watch = self.watch._replace(observe=found[0].observe.address)
-        return found
+    def _compiled_observe(self, parallel: bool) -> Any:
+        kind = kind_of_region(self._optimizer.region)
+        return compile_observe(kind, self._stored_watch.kind, parallel)
+
+    def observe_call(self, parallel: bool = False) -> ObserveCall:
+        """What observes the points of a search."""
+        return ObserveCall(self._compiled_observe(parallel).address, self._stored_watch.address)
+
+    def method_call(self, parallel: bool = False) -> MethodCall:
+        """What a search calls besides."""
+        if parallel not in self._methods:
+            opt = self._optimizer
+            step, state = self._step.call(parallel=parallel), opt.step_state
+            stored = Stored(Method(step, self.x, self.g, state, opt.region, self.memory))
+            propose, judge = compile_method(kind_of_region(opt.region), stored.kind, parallel)
+            call = MethodCall(propose.address, judge.address, stored.address)
+            self._methods[parallel] = call, stored
+        return self._methods[parallel][0]
+
+    # ---- around a Python objective
+
+    def _in_python(self, rates: NDArray[np.float64]) -> int:
+        watch = self._stored_watch.address
+        if self._automatic:
+            records = self.control, self.memory.search
+            return int(self._loop_in_python(rates, self.x, self.g, *records, None, watch, None))
+        return int(self._loop_in_python(rates, self.x, self.g, None, None, watch, None))
+
+    def _observe(self, parallel: bool) -> Any:
+        """``observe(fun, rate, watch)`` for Python, with the address of the watch in memory."""
+        compiled = self._compiled_observe(parallel)
+        return numbers_from_python(compiled.address, nogil=self._vectors.large)
 
     @functools.cached_property
     def _loop_in_python(self) -> Any:
         """The loop around an objective that Python calls."""
-        opt, problem, large = self._optimizer, self._problem, self._vectors.large
+        opt, problem, nogil = self._optimizer, self._problem, self._vectors.large
 
         # Not the problem's method alone: a loop that Python runs gives the objective, too.
         def evaluate(x: Any, g: Any, _: Any) -> float:
             return problem.evaluate(x, g)
 
-        how = {"parallel": opt.wants_parallel, "nogil": large}
+        def of_run(parallel: bool) -> dict[str, Any]:
+            step = self._step.along(self.x, self.g, parallel=parallel, nogil=nogil)
+            return {"step": step, "observe": self._observe(parallel)}
+
+        def of_search(parallel: bool) -> dict[str, Any]:
+            propose, judge, data = self.method_call(parallel)
+            propose, judge = (numbers_from_python(each, nogil=nogil) for each in (propose, judge))
+            return {
+                "propose": lambda fun, method: propose(fun, 0.0, data),
+                "judge": lambda fun, method: judge(fun, 0.0, data),
+                "observe": self._observe(parallel),
+            }
+
         if self._automatic:
-            return bind_search(opt.region, self.stepper, evaluate, **how)
-        return bind_run(opt.kind, opt.region, evaluate, **how)
+            return search_in_python(of_search, evaluate, opt.wants_parallel)
+        return run_in_python(of_run, evaluate, opt.wants_parallel)
 
     def _make_room(self, count: int) -> None:
         """Let history and points hold those of ``count`` steps more."""
@@ -234,5 +280,6 @@ class HostLoop:
         self.watch = self.watch._replace(**fields)
         if self._automatic:
             self.memory = Memory(*(kept[name] for name in Memory._fields))
+            self._methods.clear()
         checkpoint.check_like("g", arrays["g"], self.g)
         self.g[...] = arrays["g"]

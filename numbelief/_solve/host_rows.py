@@ -12,15 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, OptimizeWarning
 
+from numbelief._compile.pointers import Stored
 from numbelief._objective import compiled
 from numbelief._objective.problem import Problem
 from numbelief._solve import observe
+from numbelief._solve.loop import search_at_address
 from numbelief._solve.minimization import Minimization
 from numbelief._solve.options import Options
 from numbelief._solve.rows import (
     CHUNK,
     Jobs,
     Outcome,
+    Rows,
+    SearchCall,
     Start,
     compile_rows,
     compile_searched_rows,
@@ -120,13 +124,8 @@ class HostRows:
         """Let each core take rows from one pile: rows end at very different iterations."""
         finite = np.isfinite(self._X0).all(axis=1)
         writes = finite.any() and self._writes_to_shared(int(np.argmax(finite)))
-        opt = self._run.optimizer
-        if self._run.automatic:
-            solve = compile_searched_rows(self._run.loop.search()[0])
-        else:
-            solve = compile_rows(opt.kind, opt.region)
         self._stop[0] = 1
-        self._take_rows(solve)  # compiles in this thread, where Ctrl-C arrives, and does no more
+        self._take_rows()  # compiles in this thread, where Ctrl-C arrives, and does no more
         self._stop[0] = 0
         alone = writes or compiled.is_parallel(self._problem.fun, self._problem.jac)
         count = 1 if alone else min(numba.get_num_threads(), len(self._X0))
@@ -138,7 +137,7 @@ class HostRows:
                 stacklevel=4,
             )
         # Python's own threads: unlike Numba's, they survive a fork and leave Ctrl-C to this one.
-        given = solve, numba.get_num_threads()
+        given = (numba.get_num_threads(),)
         threads = [threading.Thread(target=self._work, args=given) for _ in range(count)]
         try:
             for thread in threads:
@@ -179,16 +178,16 @@ class HostRows:
             self._problem.of_row(row).first(x, np.zeros_like(x))
         return before != [hash(array.tobytes()) for array in shared]
 
-    def _work(self, solve: Any, threads: int) -> None:
+    def _work(self, threads: int) -> None:
         """What a thread does."""
         try:
             numba.set_num_threads(threads)  # for an objective with threads of its own
-            self._take_rows(solve)
+            self._take_rows()
         except BaseException as error:
             self._failure = self._failure or error
             self._stop[0] = 1
 
-    def _take_rows(self, solve: Any) -> None:
+    def _take_rows(self) -> None:
         """Solve rows until none is left."""
         run = self._new_run(self._problem, self._X0[0].copy(), self._settings)
         opt, loop = run.optimizer, run.loop
@@ -204,13 +203,22 @@ class HostRows:
         scheduled = callable(self._rule.learning_rate)
         jobs = Jobs(self._pile, self._stop, np.full(1, -1), scheduled)
         rates = self._rates(0) if scheduled else run.rates(CHUNK)
-        taken = loop.search()[1] if run.automatic else opt.step_options
+        taken: Any = opt.step_options
+        if run.automatic:
+            search = search_at_address(loop.x.dtype)
+            taken = SearchCall(search.address, loop.method_call(), loop.observe_call())
+        rows = Rows(
+            jobs, self._outcome, start, loop.x, loop.g, opt.step_state, taken, loop.watch,
+            loop.memory,
+        )  # fmt: skip
+        stored = Stored(rows)
+        if run.automatic:
+            solve = compile_searched_rows(stored.kind, loop.x.dtype)
+        else:
+            solve = compile_rows(opt.kind, opt.region, stored.kind)
         self._controls.append(loop.control)
         try:
-            while solve(
-                jobs, self._outcome, start, rates, loop.x, loop.g, opt.step_state, taken,
-                loop.watch, loop.memory, call,
-            ):  # fmt: skip
+            while solve(rates, stored.address, call):
                 rates = self._rates(rates.size)
         except BaseException:
             if not call.block[compiled.FAILED]:

@@ -6,29 +6,27 @@ interpreter runs it, with compiled kernels inside.
 
 import functools
 from collections.abc import Callable
-from math import nan
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from numbelief._compile import threads
-from numbelief._compile.internals import call_compiled, leave
+from numbelief._compile.internals import call_compiled, call_with_numbers, leave
 from numbelief._compile.jit import jit, key_of
-from numbelief._compile.pointers import Addressed, addressed
+from numbelief._compile.pointers import Addressed, addressed, loaded
 from numbelief._compile.template import bind
 from numbelief._objective.compiled import Call, evaluate
 from numbelief._solve.observe import (
+    CONTROL,
     PRECISION,
     RUNNING,
-    Watch,
-    compile_observe,
     kind_of_region,
     observe_part,
 )
-from numbelief._solve.quasi_newton import LOST, STEPPED, Memory, Stepper, compile_method
-from numbelief._step.compiled import compile_advance, compile_step_for_loops
+from numbelief._solve.quasi_newton import LOST, RECORD, STEPPED
+from numbelief._step.compiled import compile_advance
 from numbelief._step.kind import Kind
-from numbelief._step.state import Region, StepState
+from numbelief._step.state import Region
 
 
 def run_template(step, evaluate, observe):
@@ -50,20 +48,19 @@ def run_template(step, evaluate, observe):
 def search_template(propose, evaluate, judge, observe):
     """Take as many steps with the automatic rate; see `numbelief._solve.quasi_newton`."""
 
-    def search(rates, x, g, state, stepper, watch, memory, objective):
+    def search(rates, x, g, control, record, method, watch, objective):
         status = RUNNING
         rate = 0.0
-        region = watch.region
         for _ in range(rates.size):
-            fun = watch.control["fun"][0]
+            fun = control["fun"][0]
             verdict = LOST
             while verdict != STEPPED:
                 if verdict == LOST:
-                    if not propose(stepper, fun, x, g, state, region, memory):
+                    if not propose(fun, method):
                         return PRECISION
-                    rate = memory.search["rate"][0]
+                    rate = record["rate"][0]
                 fun = evaluate(x, g, objective)
-                verdict = judge(stepper, fun, x, g, state, region, memory)
+                verdict = judge(fun, method)
             status = observe(fun, rate, x, g, watch)
             if status != RUNNING:
                 break
@@ -72,162 +69,151 @@ def search_template(propose, evaluate, judge, observe):
     return search
 
 
-def first_template(evaluate, observe):
-    """Look at the first point."""
-
-    def first(x, g, watch, objective):
-        return observe(evaluate(x, g, objective), nan, x, g, watch)
-
-    return first
-
-
 # ---- around a Python objective -----------------------------------------------------------------
 
-
-def bind_run(kind: Kind, region: Region, evaluate: Any, *, parallel: bool, nogil: bool) -> Any:
-    """`run` around an objective that Python calls, ``evaluate(x, g, objective)``."""
-
-    def compiled(parallel: bool) -> dict[str, Any]:
-        return {
-            "step": compile_step_for_loops(kind, parallel=parallel, nogil=nogil),
-            "observe": compile_observe(region, parallel=parallel, nogil=nogil),
-        }
-
-    return run_template(evaluate=evaluate, **threads.paced(compiled, parallel))
+# What takes a number finds all else in memory: Python tells it where when it is made, and for what
+# may grow in each call, as ``watch``.
 
 
-def bind_search(
-    region: Region,
-    stepper: Callable[[bool], Any],
-    evaluate: Any,
-    *,
-    parallel: bool,
-    nogil: bool,
+def run_in_python(compiled: Callable[[bool], dict[str, Any]], evaluate: Any, parallel: bool) -> Any:
+    """`run` around an objective that Python calls, ``evaluate(x, g, objective)``.
+
+    ``compiled(parallel)`` has ``step(rate)`` and ``observe(fun, rate, watch)``.
+    """
+    parts = threads.paced(compiled, parallel)
+    step, observe = parts["step"], parts["observe"]
+    return run_template(
+        step=lambda x, g, state, rate, options: step(rate),
+        evaluate=evaluate,
+        observe=lambda fun, rate, x, g, watch: observe(fun, rate, watch),
+    )
+
+
+def search_in_python(
+    compiled: Callable[[bool], dict[str, Any]], evaluate: Any, parallel: bool
 ) -> Any:
-    """`search` around an objective that Python calls; ``stepper(parallel)`` is its `Stepper`."""
-    bounded, projected = region.lower is not None, region.projection is not None
+    """`search` around an objective that Python calls.
 
-    def compiled(parallel: bool) -> dict[str, Any]:
-        propose, judge = compile_method(
-            parallel=parallel, bounded=bounded, projected=projected, nogil=nogil
-        ).values()
-        mine = stepper(parallel)
-        return {
-            "propose": lambda _, *rest: propose(mine, *rest),
-            "judge": judge,
-            "observe": compile_observe(region, parallel=parallel, nogil=nogil),
-        }
-
-    return search_template(evaluate=evaluate, **threads.paced(compiled, parallel))
+    ``compiled(parallel)`` has ``propose`` and ``judge`` of (fun, method), and ``observe``.
+    """
+    parts = threads.paced(compiled, parallel)
+    observe = parts["observe"]
+    return search_template(
+        propose=parts["propose"],
+        evaluate=evaluate,
+        judge=parts["judge"],
+        observe=lambda fun, rate, x, g, watch: observe(fun, rate, watch),
+    )
 
 
 # ---- around an objective at an address ---------------------------------------------------------
 
 
-def compile_run(kind: Kind, region: Region, *, parallel: bool) -> Any:
-    """Compile `run`; its ``objective`` is a `numbelief._objective.compiled.Call`."""
-    return _compile_run(kind, kind_of_region(region), parallel)
-
-
-@functools.cache
-def _compile_run(kind: Kind, region: Region, parallel: bool) -> Any:
-    key = kind.key and f"{parallel:d}_{kind.key}_{key_of(region)}"
-    run = run_for_address(kind, region, parallel, key)
-    return jit(run, cache=key is not None, nogil=True, allocates=False)
-
-
-def run_for_address(kind: Kind, region: Region, parallel: bool, key: str | None = None) -> Any:
+def run_for_address(kind: Kind, region: Region, parallel: bool) -> Any:
     """`run` around objectives at addresses, as plain Python."""
     return bind(
         run_template,
-        key,
         step=compile_advance(kind, parallel=parallel),
         evaluate=evaluate,
-        observe=observe_part(region, parallel),
+        observe=observe_part(kind_of_region(region), parallel),
     )
+
+
+def _stored_run_template(run, TAKEN):
+    """`run` with all but the rates and the objective in memory."""
+
+    def stored_run(rates, data, objective):
+        x, g, state, options, watch = loaded(data, TAKEN)
+        return run(rates, x, g, state, options, watch, objective)
+
+    return stored_run
+
+
+def compile_run(kind: Kind, region: Region, taken: Any, *, parallel: bool) -> Any:
+    """Compile `run` as ``run(rates, data, objective)``.
+
+    ``taken`` is the type of a pointer to (x, g, state, options, watch), ``data`` its value and
+    ``objective`` a `numbelief._objective.compiled.Call`.
+    """
+    return _compile_run(kind, kind_of_region(region), taken, parallel)
+
+
+@functools.cache
+def _compile_run(kind: Kind, region: Region, taken: Any, parallel: bool) -> Any:
+    key = kind.key and f"{parallel:d}_{kind.key}_{key_of(taken)}"
+    run = run_for_address(kind, region, parallel)
+    stored = bind(_stored_run_template, key, run=run, TAKEN=taken)
+    return jit(stored, cache=key is not None, nogil=True, allocates=False)
 
 
 # ---- the search, in parts that are called by address --------------------------------------------
 
 
-class Search(NamedTuple):
-    """The parts of a search, and the loop around them, compiled for the CPU."""
+class MethodCall(NamedTuple):
+    """The parts of a search at their addresses, with what they take.
 
-    propose: Addressed
-    judge: Addressed
-    observe: Addressed
-    loop: Any
-    whole: Addressed
+    Attributes
+    ----------
+    propose, judge : int
+        Of C functions of (fun, 0, data), see `numbelief._solve.quasi_newton.compile_method`.
+    data : int
+    """
 
-
-def _propose_template(PROPOSE):
-    def propose(stepper, fun, x, g, state, region, memory):
-        given = (stepper, fun, x, g, state, region, memory)
-        return call_compiled(stepper.propose, PROPOSE, given)[1]
-
-    return propose
+    propose: int
+    judge: int
+    data: int
 
 
-def _judge_template(JUDGE):
-    def judge(stepper, fun, x, g, state, region, memory):
-        given = (stepper, fun, x, g, state, region, memory)
-        return call_compiled(stepper.judge, JUDGE, given)[1]
+class ObserveCall(NamedTuple):
+    """What observes a point, at its address: a C function of (fun, rate, data)."""
 
-    return judge
+    address: int
+    data: int
 
 
-def observe_at_address_template(OBSERVE):
-    """`observe` at the address in its ``watch``."""
+def _propose(fun, method):
+    return call_with_numbers(method.propose, fun, 0.0, method.data)
 
-    def observe(fun, rate, x, g, watch):
-        return call_compiled(watch.observe, OBSERVE, (fun, rate, x, g, watch))[1]
 
-    return observe
+def _judge(fun, method):
+    return call_with_numbers(method.judge, fun, 0.0, method.data)
+
+
+def observe_at_address(fun, rate, x, g, watch):
+    """Observe a point; ``watch`` is an `ObserveCall`."""
+    return call_with_numbers(watch.address, fun, rate, watch.data)
 
 
 def search_at_address_template(SEARCH):
-    """`search` at the address in its ``stepper``."""
+    """`search` at an address."""
 
-    def search(rates, x, g, state, stepper, watch, memory, objective):
-        given = (rates, x, g, state, stepper, watch, memory, objective)
-        failed, status = call_compiled(stepper.search, SEARCH, given)
+    def search(address, rates, x, g, control, record, method, watch, objective):
+        given = (rates, x, g, control, record, method, watch, objective)
+        failed, status = call_compiled(address, SEARCH, given)
         leave(failed)
         return status
 
     return search
 
 
-_SEARCHES: dict[Any, Search] = {}
-
-
-def compile_search(
-    x: Any, state: StepState, stepper: Stepper, watch: Watch, memory: Memory, *, parallel: bool
-) -> Search:
-    """Compile `search` and its parts: once for each dtype and kind of region, for all rules.
-
-    The arguments are like those that it will be called with.
-    """
-    region = watch.region
-    kind = kind_of_region(region)
-    found = _SEARCHES.get((kind, x.dtype, parallel))
-    if found is not None:
-        return found
-    bounded, projected = region.lower is not None, region.projection is not None
-    method = compile_method(parallel=parallel, bounded=bounded, projected=projected, nogil=False)
-    given = (stepper, 0.0, x, x, state, region, memory)
-    propose, judge = (addressed(method[name], *given) for name in ("propose", "judge"))
-    look = compile_observe(region, parallel=parallel, nogil=False)
-    observe = addressed(look, 0.0, 0.0, x, x, watch)
+@functools.cache
+def compile_search() -> Any:
+    """Compile `search` around parts and objectives at addresses: once for each dtype."""
     search = bind(
         search_template,
-        key_of(kind, parallel, propose.kind, judge.kind, observe.kind),
-        propose=bind(_propose_template, PROPOSE=propose.kind),
+        key_of(),
+        propose=_propose,
         evaluate=evaluate,
-        judge=bind(_judge_template, JUDGE=judge.kind),
-        observe=bind(observe_at_address_template, OBSERVE=observe.kind),
+        judge=_judge,
+        observe=observe_at_address,
     )
-    loop = jit(search, nogil=True, allocates=False)
-    objective = Call(0, 0, np.zeros(1, np.intp))
-    whole = addressed(loop, np.zeros(1), x, x, state, stepper, watch, memory, objective)
-    found = _SEARCHES[kind, x.dtype, parallel] = Search(propose, judge, observe, loop, whole)
-    return found
+    return jit(search, nogil=True, allocates=False)
+
+
+@functools.cache
+def search_at_address(dtype: Any) -> Addressed:
+    """The same for compiled code to call."""
+    x, words = np.zeros(1, dtype), np.zeros(1, np.intp)
+    records = np.zeros(1, CONTROL), np.zeros(1, RECORD)
+    calls = MethodCall(0, 0, 0), ObserveCall(0, 0), Call(0, 0, words)
+    return addressed(compile_search(), np.zeros(1), x, x, *records, *calls)

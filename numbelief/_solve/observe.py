@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from numbelief._compile.arrays import BLOCK, clip_to_bounds, copy, largest
 from numbelief._compile.internals import bits_of, call_c, larger, of_bits, row, smaller, window
 from numbelief._compile.jit import jit, key_of, part
+from numbelief._compile.pointers import compile_for_numbers, loaded
 from numbelief._compile.template import bind, named
 from numbelief._solve.options import Options
 from numbelief._step.state import Region
@@ -63,8 +64,6 @@ class Watch(NamedTuple):
         Each point.
     region : Region
         Where they may lie.
-    observe : int
-        Address of what observes them, for compiled loops around an automatic rate.
     """
 
     control: Any
@@ -75,7 +74,6 @@ class Watch(NamedTuple):
     history: Any
     points: Any
     region: Any
-    observe: int = 0
 
 
 def new_control(settings: Options) -> NDArray[Any]:
@@ -224,7 +222,7 @@ def observe_template(norm_of_block, largest_of_block, move_of_block, PROJECTED):
 
     def observe(fun, rate, x, g, watch):
         # A named tuple does not get into a parallel loop.
-        control, recent, best, average, previous, history, points, region, _ = watch
+        control, recent, best, average, previous, history, points, region = watch
         lower, upper = region.lower, region.upper
         now = control[0]
         blocks = (x.size + BLOCK - 1) // BLOCK
@@ -287,7 +285,7 @@ def review(figures, rates, control, recent, history):
 # ---- compilation -------------------------------------------------------------------------------
 
 
-def bind_observe(region: Region, key: str | None = None, *, parallel: bool = False) -> Any:
+def bind_observe(region: Region, *, parallel: bool = False) -> Any:
     """`observe` for a kind of region, as plain Python."""
     norm = bind(_norm_template, BOUNDED=region.lower is not None)
     blocks = {
@@ -297,12 +295,7 @@ def bind_observe(region: Region, key: str | None = None, *, parallel: bool = Fal
     }
     if parallel:  # Numba finds the maxima of a parallel loop around calls only
         blocks = {name: part(block, allocates=False) for name, block in blocks.items()}
-    return bind(observe_template, key, PROJECTED=region.projection is not None, **blocks)
-
-
-def compile_observe(region: Region, *, parallel: bool, nogil: bool) -> Any:
-    """Compile `observe` for Python: once for each dtype and kind of region, for all rules."""
-    return _compile_observe(kind_of_region(region), parallel, nogil)
+    return bind(observe_template, PROJECTED=region.projection is not None, **blocks)
 
 
 def kind_of_region(region: Region) -> Region:
@@ -311,10 +304,22 @@ def kind_of_region(region: Region) -> Region:
 
 
 @functools.cache
-def _compile_observe(kind: Region, parallel: bool, nogil: bool) -> Any:
-    key = f"{parallel:d}{nogil:d}_{key_of(kind)}"
-    observe = bind_observe(kind, key, parallel=parallel)
-    return jit(observe, parallel=parallel, nogil=nogil, allocates=parallel)
+def compile_observe(kind: Region, taken: Any, parallel: bool) -> Any:
+    """Compile `observe` as a C function of (fun, rate, data), for a `kind_of_region`.
+
+    ``taken`` is the type of a pointer to (x, g, watch), which lie at ``data``.
+    """
+    key = key_of("observe", parallel, taken)
+    stored = bind(_stored_template, key, observe=observe_part(kind, parallel), TAKEN=taken)
+    return compile_for_numbers(stored, allocates=parallel)
+
+
+def _stored_template(observe, TAKEN):
+    def stored_observe(fun, rate, data):
+        x, g, watch = loaded(data, TAKEN)
+        return observe(fun, rate, x, g, watch)
+
+    return stored_observe
 
 
 @functools.cache

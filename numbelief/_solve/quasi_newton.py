@@ -38,10 +38,12 @@ from numbelief._compile.arrays import (
     fill,
     largest,
 )
-from numbelief._compile.internals import call_c, eps_of, larger, row, smaller, tiny_of
-from numbelief._compile.jit import jit, key_of, part
+from numbelief._compile.internals import eps_of, larger, row, smaller, tiny_of
+from numbelief._compile.jit import key_of, part
+from numbelief._compile.pointers import compile_for_numbers, loaded
 from numbelief._compile.template import bind
-from numbelief._step.template import project
+from numbelief._step.state import Region
+from numbelief._step.template import call_step, project
 
 # Of 142 problems within 1,000 gradients, 1 pair solves 96.5 %, 2 97.9 %, 3 and more 99.3 %; within
 # 300, 5 pairs solve 97.2 % and 8 97.9 % (asv_benchmarks/data_profile.py --pairs).
@@ -107,25 +109,27 @@ class Memory(NamedTuple):
     alphas: Any
 
 
-class Stepper(NamedTuple):
-    """The step of a rule, called by address: the search knows no rule.
+class Method(NamedTuple):
+    """What `propose` and `judge` work on.
 
     Attributes
     ----------
-    address, data : int
-        Of a C function, see `numbelief._step.compiled.compile_at_address`.
-    rate : ndarray of shape (1,), float64
-        Gets the learning rate of the step.
-    propose, judge, search : int
-        Addresses of the parts of the method and of the loop around them, for compiled loops.
+    step
+        A step of the rule, as the target's ``take_step`` takes it; on the CPU a `StepCall`.
+    x, g : ndarray of shape (n,)
+        The point, and its gradient.
+    state : StepState
+    region : Region
+        Where x may be.
+    memory : Memory
     """
 
-    address: int
-    data: int
-    rate: Any
-    propose: int = 0
-    judge: int = 0
-    search: int = 0
+    step: Any
+    x: Any
+    g: Any
+    state: Any
+    region: Any
+    memory: Any
 
 
 def new_memory(x: NDArray[Any], *, on: bool, scaled: bool, pairs: int = PAIRS) -> Memory:
@@ -280,12 +284,6 @@ def length_template(PROJECTED):
     return length_of_move
 
 
-def take_step(x, g, rate, stepper):
-    """A step of the rule, at its address."""
-    stepper.rate[0] = rate
-    call_c(stepper.address, x, g, stepper.data)
-
-
 # ---- the method --------------------------------------------------------------------------------
 
 
@@ -353,7 +351,8 @@ def _begin_anew(state, search):
 def start_template(take_step, scale, length_of_move, copy, largest):
     """Find the first rate: a first step of the rule tells what a rate does."""
 
-    def start(stepper, fun, x, g, state, region, memory):
+    def start(fun, method):
+        step, x, g, state, region, memory = method
         now, base = memory.search[0], memory.base
         largest_x, largest_g = largest(x), largest(g)
         copy(x, row(base, 0))
@@ -368,7 +367,7 @@ def start_template(take_step, scale, length_of_move, copy, largest):
         elif wanted == 0:
             wanted = 1.0
             now.probes = PROBES
-        take_step(x, g, wanted, stepper)
+        take_step(x, g, wanted, step)
         moved = length_of_move(x, row(base, 0), region.trace)
         _clear(state)
         now.rate = wanted * wanted / moved if moved > 0 else wanted
@@ -382,11 +381,12 @@ def propose_template(start, prepare, take_step, aim, copy):
     At the first call x, g and fun are those of the first point.
     """
 
-    def propose(stepper, fun, x, g, state, region, memory):
+    def propose(fun, method):
+        step, x, g, state, region, memory = method
         now = memory.search[0]
         lost = now.trials == TRIALS
         if now.rate == 0:
-            start(stepper, fun, x, g, state, region, memory)
+            start(fun, method)
             lost = False
         while True:
             if lost and not _begin_anew(state, memory.search):
@@ -395,7 +395,7 @@ def propose_template(start, prepare, take_step, aim, copy):
                 return False
             copy(row(memory.base, 0), x)
             prepare(g, memory, region)
-            take_step(x, g, now.rate, stepper)
+            take_step(x, g, now.rate, step)
             lost = not aim(x, memory, region)
             if not lost:
                 return True
@@ -406,7 +406,8 @@ def propose_template(start, prepare, take_step, aim, copy):
 def judge_template(measure, go, accept, dot, PROJECTED):
     """Look at a trial: accept it, put a shorter one into x, or give its direction up."""
 
-    def judge(stepper, fun, x, g, state, region, memory):
+    def judge(fun, method):
+        _, x, g, state, region, memory = method
         now, pairs, base = memory.search[0], memory.pairs, memory.base
         count = len(pairs) // 2
         position = now.pairs % count
@@ -555,8 +556,12 @@ def loop_over(at: Any) -> Any:
 
 
 @functools.cache
-def compile_method(*, parallel: bool, bounded: bool, projected: bool, nogil: bool) -> Any:
-    """`propose` and `judge` for the CPU: once for each dtype and kind of region, for all rules."""
+def compile_method(kind: Region, taken: Any, parallel: bool) -> Any:
+    """Compile `propose` and `judge` as C functions of (fun, 0, data), for a `kind_of_region`.
+
+    ``taken`` is the type of a pointer to a `Method`, in a tuple, which lies at ``data``.
+    """
+    bounded, projected = kind.lower is not None, kind.projection is not None
     # Only the sums are parallel. Compiled in parallel, Numba drops the others' writes to windows:
     # it does not know that a window is part of an array.
     dot = compile_dot(parallel=parallel)
@@ -569,11 +574,20 @@ def compile_method(*, parallel: bool, bounded: bool, projected: bool, nogil: boo
         "copy": part(copy, allocates=False),
         "largest": top,
         "length_of_move": bind(length_template, PROJECTED=projected),
-        "take_step": take_step,
+        "take_step": call_step,
         **{name: loop_over(at) for name, at in at_each_coordinate(bounded=bounded).items()},
     }
-    key = f"{parallel:d}{bounded:d}{projected:d}{nogil:d}_{key_of()}"
-    method = bind_method(vectors, projected=projected)
-    for name, function in method.items():
-        function.__qualname__ = f"{name}_{key}"
-    return {name: jit(function, nogil=nogil, allocates=False) for name, function in method.items()}
+    key = key_of(parallel, taken)
+    return tuple(
+        compile_for_numbers(
+            bind(_stored_template, f"{name}_{key}", act=act, TAKEN=taken), allocates=False
+        )
+        for name, act in bind_method(vectors, projected=projected).items()
+    )
+
+
+def _stored_template(act, TAKEN):
+    def stored(fun, _, data):
+        return act(fun, loaded(data, TAKEN)[0])
+
+    return stored

@@ -1,19 +1,21 @@
 """Many problems, one after the other, from a pile that several threads share."""
 
 import functools
-from math import inf
+from math import inf, nan
 from typing import Any, NamedTuple
 
 from numbelief._compile.arrays import copy, fill, largest
 from numbelief._compile.internals import fetch_and_add, row, window
 from numbelief._compile.jit import jit, key_of, part
+from numbelief._compile.pointers import loaded
 from numbelief._compile.template import bind
 from numbelief._objective.compiled import CALLS, ROW, evaluate
 from numbelief._solve.loop import (
-    Search,
-    first_template,
-    observe_at_address_template,
+    MethodCall,
+    ObserveCall,
+    observe_at_address,
     run_for_address,
+    search_at_address,
     search_at_address_template,
 )
 from numbelief._solve.observe import (
@@ -74,10 +76,18 @@ class Outcome(NamedTuple):
     status: Any
 
 
+class SearchCall(NamedTuple):
+    """What calls a search: its address, and what it calls in turn."""
+
+    address: int
+    method: MethodCall
+    observe: ObserveCall
+
+
 def start_row_template(first):
     """Begin row k, with a look at its first point."""
 
-    def start_row(k, start, x, g, state, watch, search, objective):
+    def start_row(k, start, x, g, state, taken, watch, search, objective):
         objective.block[ROW] = k
         objective.block[CALLS] = 0
         copy(row(start.X0, k), x)
@@ -91,7 +101,7 @@ def start_row_template(first):
         fill(watch.average, 0)
         fill(watch.previous, 0)
         if largest(x) < inf:
-            return first(x, g, watch, objective)
+            return first(x, g, taken, watch, objective)
         return NONFINITE
 
     return start_row
@@ -120,11 +130,24 @@ def finish_row_template(evaluate):
     return finish_row
 
 
+def first_template(evaluate, observe):
+    """Look at the first point."""
+
+    def first(x, g, taken, watch, objective):
+        return observe(evaluate(x, g, objective), nan, x, g, watch)
+
+    return first
+
+
+def _first_of_search(x, g, taken, watch, objective):
+    return observe_at_address(evaluate(x, g, objective), nan, x, g, taken.observe)
+
+
 def solve_template(start_row, advance, finish_row):
     """Take problems from the pile and solve them; return whether one needs more rates.
 
     ``advance`` takes the steps of `numbelief._solve.loop.run_template` or ``search_template``; what
-    is ``taken`` is the `StepOptions` or the `Stepper`. Other threads end a row by setting the
+    is ``taken`` is the `StepOptions` or the `SearchCall`. Other threads end a row by setting the
     maxiter of its control to 0.
     """
 
@@ -136,7 +159,7 @@ def solve_template(start_row, advance, finish_row):
                 k = fetch_and_add(jobs.pile)
                 if k >= len(start.X0):
                     break
-                status = start_row(k, start, x, g, state, watch, memory.search, objective)
+                status = start_row(k, start, x, g, state, taken, watch, memory.search, objective)
             jobs.held[0] = -1
             while status == RUNNING and not jobs.stop[0]:
                 lo = control[0].nit if jobs.scheduled else 0
@@ -162,33 +185,74 @@ def advance_template(run):
     return advance
 
 
-def compile_rows(kind: Kind, region: Region) -> Any:
-    """Compile `solve_rows` for objectives at addresses."""
-    return _compile_rows(kind, kind_of_region(region))
+def _search_template(search):
+    """A search at an address."""
+
+    def advance(rates, x, g, state, taken, watch, memory, objective):
+        address, method, observe = taken
+        return search(
+            address, rates, x, g, watch.control, memory.search, method, observe, objective
+        )
+
+    return advance
+
+
+# ---- compilation -------------------------------------------------------------------------------
+
+
+class Rows(NamedTuple):
+    """What a thread solves rows with, which lies in memory."""
+
+    jobs: Jobs
+    outcome: Outcome
+    start: Start
+    x: Any
+    g: Any
+    state: Any
+    taken: Any
+    watch: Any
+    memory: Any
+
+
+def _stored_template(solve, TAKEN):
+    """`solve_rows` with all but the rates and the objective in memory."""
+
+    def stored_rows(rates, data, objective):
+        jobs, outcome, start, x, g, state, taken, watch, memory = loaded(data, TAKEN)[0]
+        return solve(jobs, outcome, start, rates, x, g, state, taken, watch, memory, objective)
+
+    return stored_rows
+
+
+def compile_rows(kind: Kind, region: Region, taken: Any) -> Any:
+    """Compile ``solve_rows(rates, data, objective)`` with a rate that is given.
+
+    ``taken`` is the type of a pointer to `Rows`, in a tuple, and ``data`` its value.
+    """
+    return _compile_rows(kind, kind_of_region(region), taken)
 
 
 @functools.cache
-def _compile_rows(kind: Kind, region: Region) -> Any:
-    key = kind.key and f"{kind.key}_{key_of(region)}"
+def _compile_rows(kind: Kind, region: Region, taken: Any) -> Any:
     run = part(run_for_address(kind, region, parallel=False), allocates=False)
-    return _compile(key, observe_part(region, parallel=False), bind(advance_template, run=run))
+    first = bind(first_template, evaluate=evaluate, observe=observe_part(region, parallel=False))
+    return _compile(kind.key, taken, first, bind(advance_template, run=run))
 
 
 @functools.cache
-def compile_searched_rows(search: Search) -> Any:
-    """Compile `solve_rows` with the automatic rate, around a search at an address."""
-    observe = bind(observe_at_address_template, OBSERVE=search.observe.kind)
-    advance = bind(search_at_address_template, SEARCH=search.whole.kind)
-    return _compile(key_of(search.observe.kind, search.whole.kind), observe, advance)
+def compile_searched_rows(taken: Any, dtype: Any) -> Any:
+    """The same with the automatic rate, around a search at an address."""
+    search = bind(search_at_address_template, SEARCH=search_at_address(dtype).kind)
+    return _compile("auto", taken, _first_of_search, bind(_search_template, search=search))
 
 
-def _compile(key: str | None, observe: Any, advance: Any) -> Any:
-    first = bind(first_template, evaluate=evaluate, observe=observe)
+def _compile(rule: str | None, taken: Any, first: Any, advance: Any) -> Any:
     solve = bind(
         solve_template,
-        key,
         start_row=bind(start_row_template, first=first),
         advance=advance,
         finish_row=bind(finish_row_template, evaluate=evaluate),
     )
-    return jit(solve, cache=key is not None, nogil=True, allocates=False)
+    key = rule and f"{rule}_{key_of(taken)}"
+    stored = bind(_stored_template, key, solve=solve, TAKEN=taken)
+    return jit(stored, cache=key is not None, nogil=True, allocates=False)

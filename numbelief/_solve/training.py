@@ -141,7 +141,9 @@ class Training:
     @functools.cached_property
     def _loop(self) -> Any:
         """The loop of an epoch, bound at the first step: a file may bring another optimizer."""
-        return self.objective.bind(self.optimizer)
+        kept = self.kept
+        means = Means(kept["fading"], self.settings.ema_decay, kept["mean"], int(kept["start"]))
+        return self.objective.bind(self.optimizer, self.g, kept["losses"], means)
 
     def _most(self) -> int:
         """How many steps may be taken before the next look."""
@@ -154,12 +156,9 @@ class Training:
 
     def _advance(self, count: int) -> int:
         """Take ``count`` steps, fewer if a loss is not finite; return how many were taken."""
-        opt, kept = self.optimizer, self.kept
-        means = Means(kept["fading"], self.settings.ema_decay, kept["mean"], int(kept["start"]))
-        rates = opt.rates(count)
-        arrays = (rates, self.x, self.g, opt.step_state, opt.step_options, kept["losses"], means)
+        rates = self.optimizer.rates(count)
         try:
-            taken = int(self._loop(self.batch, *arrays, self.objective.arguments))
+            taken = int(self._loop(self.batch, rates))
         except compiled.Raised:  # called from Python, it says of which length
             self.objective.evaluate(self.batch + self.objective.calls, self.x, self.g)
             raise

@@ -5,7 +5,7 @@ from typing import Any
 
 from numbelief._compile.arrays import compile_norm
 from numbelief._compile.jit import jit, key_of, part
-from numbelief._compile.pointers import compile_for_address
+from numbelief._compile.pointers import compile_for_vectors
 from numbelief._compile.template import bind
 from numbelief._step import template as text
 from numbelief._step.kind import Kind, fields_of
@@ -146,37 +146,6 @@ def compile_advance(kind: Kind, *, parallel: bool = False, inlined: bool = True)
 
 
 @functools.cache
-def compile_step(kind: Kind, *, parallel: bool, nogil: bool) -> Any:
-    """Compile one step for Python.
-
-    Parameters
-    ----------
-    kind : Kind
-        Hyperparameters are arguments of the kernel; only their class matters.
-    parallel : bool
-        Spread the blocks over Numba's threads.
-    nogil : bool
-        Release the GIL during the step.
-
-    Returns
-    -------
-    callable
-        ``step(x, g, *state, rate, *options)``, with a `StepState` and the `StepOptions`, updates x
-        and state in place and returns STEPPED, or why it refused.
-    """
-    advance = compile_advance(kind, parallel=parallel)
-    key = kind.key and f"{parallel:d}{nogil:d}_{kind.key}"
-    step = bind(text.checked_template, key, advance=advance)
-    return jit(step, cache=key is not None, nogil=nogil, allocates=False)
-
-
-def compile_step_for_loops(kind: Kind, *, parallel: bool, nogil: bool) -> Any:
-    """The same as ``step(x, g, state, rate, options)``, as loops that Python runs call it."""
-    kernel = compile_step(kind, parallel=parallel, nogil=nogil)
-    return lambda x, g, state, rate, options: kernel(x, g, *state, rate, *options)
-
-
-@functools.cache
 def compile_host_coefficients(rule: type[Rule]) -> Any:
     """The part of a step that runs on the host when another target takes it.
 
@@ -195,12 +164,14 @@ def compile_host_coefficients(rule: type[Rule]) -> Any:
     return jit(whole, cache=kind.key is not None, allocates=False)
 
 
-def compile_at_address(kind: Kind, taken: Any, number: Any, *, parallel: bool) -> Any:
-    """Compile a step as a C function, for the search of the automatic rate.
+@functools.cache
+def compile_step(kind: Kind, taken: Any, number: Any, *, parallel: bool) -> Any:
+    """Compile a step as a C function, for `numbelief._step.call`.
 
     Parameters
     ----------
     kind : Kind
+        Hyperparameters are in the state that the step takes; only their class matters.
     taken : numba type
         Of a pointer to (state, options, rate), see `numbelief._compile.pointers.Stored`.
     number : numba type
@@ -208,15 +179,10 @@ def compile_at_address(kind: Kind, taken: Any, number: Any, *, parallel: bool) -
     parallel : bool
         Spread the blocks over Numba's threads.
     """
-    return _compile_at_address(kind, taken, number, parallel)
-
-
-@functools.cache
-def _compile_at_address(kind: Kind, taken: Any, number: Any, parallel: bool) -> Any:
     key = key_of(kind.key, taken, parallel) if kind.key is not None else None
     if parallel:
         advance = compile_advance(kind, parallel=True, inlined=False)
     else:  # part of its text, a step on two numbers takes 10 ns less, and is compiled once
         advance = bind_step(kind, _Host(parallel=False))
-    step = bind(text.addressed_template, key, advance=advance, TAKEN=taken, NUMBER=number)
-    return compile_for_address(step, number, cache=key is not None, allocates=kind.rule.layerwise)
+    step = bind(text.stored_template, key, advance=advance, TAKEN=taken, NUMBER=number)
+    return compile_for_vectors(step, number, cache=key is not None, allocates=kind.rule.layerwise)

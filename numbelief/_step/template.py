@@ -28,11 +28,10 @@ from numbelief._compile.internals import (
     window,
 )
 from numbelief._compile.pointers import loaded
-from numbelief._step.state import BlockOptions, StepOptions, StepState
+from numbelief._step.state import BlockOptions
 
 # Why a step refuses its gradient, before it has changed anything.
 STEPPED, SHARES_X, SHARES_SLOTS = range(3)
-
 
 # ---- at a coordinate ---------------------------------------------------------------------------
 
@@ -337,30 +336,6 @@ def layerwise_template(begin, scaling_of, block_options, norms_of_block, step_bl
     return advance
 
 
-def _overlap(a, b):
-    """Whether two contiguous arrays share memory."""
-    first, second = address_of(a), address_of(b)
-    return first < second + b.size * b.itemsize and second < first + a.size * a.itemsize
-
-
-def checked_template(advance):
-    """One step along a gradient that the caller owns; STEPPED, or why it is refused.
-
-    It takes the fields of `StepState` and `StepOptions` one by one: what Python calls with named
-    tuples takes 1 us longer to find out their types.
-    """
-
-    def step(x, g, slots, clock, numbers, rate, *options):
-        if _overlap(g, x):
-            return SHARES_X
-        if slots.size > 0 and _overlap(g, slots):
-            return SHARES_SLOTS
-        advance(x, g, StepState(slots, clock, numbers), rate, StepOptions(*options))
-        return STEPPED
-
-    return step
-
-
 def host_template(begin, decay, Hyperparameters, COUNT):
     """Begin a step that another target takes: its coefficients and decays, in the dtype of x."""
 
@@ -375,15 +350,41 @@ def host_template(begin, decay, Hyperparameters, COUNT):
     return host_coefficients
 
 
-def addressed_template(advance, TAKEN, NUMBER):
+def stored_template(advance, TAKEN, NUMBER):
     """A step with what it takes at an address: ``f(n, x, g, data)``.
 
     At ``data`` lies (state, options, rate), with the rate in an array of one.
     """
 
-    def step_at_address(n, x, g, data):
+    def step(n, x, g, data):
         state, options, rate = loaded(data, TAKEN)
         advance(array_at(x, n, NUMBER), array_at(g, n, NUMBER), state, rate[0], options)
         return 0.0
 
-    return step_at_address
+    return step
+
+
+def call_step(x, g, rate, step):
+    """Step x along g at the address in a `numbelief._step.call.StepCall`."""
+    step.rate[0] = rate
+    call_c(step.address, x, g, step.data)
+
+
+def _overlap(a, b):
+    """Whether two contiguous arrays share memory."""
+    first, second = address_of(a), address_of(b)
+    return first < second + b.size * b.itemsize and second < first + a.size * a.itemsize
+
+
+def checked_step(x, g, slots, rates, rate, address, data):
+    """Step x along a gradient of the caller's, which may be a part of x or of the slots.
+
+    It returns STEPPED, or why it refuses.
+    """
+    if _overlap(g, x):
+        return SHARES_X
+    if slots.size > 0 and _overlap(g, slots):
+        return SHARES_SLOTS
+    rates[0] = rate
+    call_c(address, x, g, data)
+    return STEPPED

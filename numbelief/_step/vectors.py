@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbelief._compile import threads
-from numbelief._step.compiled import compile_step
+from numbelief._step.call import StoredStep
 from numbelief._step.kind import Kind
 from numbelief._step.state import StepOptions, StepState
 from numbelief._step.template import SHARES_SLOTS, SHARES_X
@@ -121,12 +121,13 @@ class HostVectors:
     def stepper(
         self, kind: Kind, options: StepOptions, state: StepState
     ) -> Callable[[Any, float], None]:
+        x, stored = self.x, StoredStep(kind, state, options, self.dtype)
+
         def compiled(parallel: bool) -> dict[str, Any]:
             nogil = parallel or self.large
-            return {"step": compile_step(kind, parallel=parallel, nogil=nogil)}
+            return {"step": stored.checked(x, parallel=parallel, nogil=nogil)}
 
         kernel = threads.paced(compiled, self.wants_parallel, self._first)["step"]
-        x = self.x
 
         def step(grad: Any, rate: float) -> None:
             if not (
@@ -140,7 +141,7 @@ class HostVectors:
                     _refuse_sharing(
                         np.shares_memory(given, x), np.shares_memory(given, state.slots)
                     )
-            refusal = kernel(x, grad, *state, rate, *options)
+            refusal = kernel(grad, rate)
             if refusal:
                 _refuse_sharing(refusal == SHARES_X, refusal == SHARES_SLOTS)
 

@@ -16,9 +16,9 @@ from numbelief._compile.internals import call_c, without_refcounts
 from numbelief._compile.jit import jit, key_of
 from numbelief._compile.template import bind
 from numbelief._objective.compiled import FAILED, ROW, Raised
+from numbelief._step.template import call_step
 from numbelief.online.losses.compiled import dot
 from numbelief.online.review import copy_to_row
-from numbelief.online.steps import call_step
 
 TOTALS = np.dtype(
     [

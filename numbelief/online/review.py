@@ -23,7 +23,7 @@ from numbelief._compile.internals import (
     window,
 )
 from numbelief._compile.jit import key_of
-from numbelief._compile.pointers import Stored, compile_for_address, loaded
+from numbelief._compile.pointers import Stored, compile_for_vectors, loaded
 from numbelief._compile.template import bind
 from numbelief.online.steps import Steps
 
@@ -157,7 +157,7 @@ def new_review(steps: Steps, checkpoints: NDArray[np.int64], beta1: float, decay
 def reviewer_of(review: Review) -> tuple[Reviewer, Any]:
     """What the game calls for a review, and what must stay alive meanwhile."""
     round = np.zeros(1, ROUND)
-    stored = Stored((review, round))
+    stored = Stored(review, round)
     compiled = _compile_review(stored.kind)
     return Reviewer(compiled.address, stored.address, round, review.before), stored
 
@@ -165,7 +165,7 @@ def reviewer_of(review: Review) -> tuple[Reviewer, Any]:
 @functools.cache
 def _compile_review(taken: Any) -> Any:
     review = bind(review_template, key_of(taken), TAKEN=taken, NUMBER=nb.float64)
-    return compile_for_address(review, nb.float64, allocates=False)
+    return compile_for_vectors(review, nb.float64, allocates=False)
 
 
 # ---- in compiled code --------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from numbelief._compile.arrays import clip_to_bounds
 from numbelief._compile.internals import array_at, eps_of, smaller
 from numbelief._compile.jit import key_of
-from numbelief._compile.pointers import PROTOTYPE, compile_for_address, loaded
+from numbelief._compile.pointers import PROTOTYPE, compile_for_vectors, loaded
 from numbelief._compile.template import bind
 
 # Rounding errors of a sum of n terms, in units of the sum of their magnitudes: those of the terms,
@@ -137,7 +137,7 @@ class Projection:
             function = bind(_c_template, key_of(self._name), project=project, kind=number)
             # The key has numbelief's text only.
             cache = self._name[0].startswith("numbelief.")
-            self._compiled[dtype] = compile_for_address(
+            self._compiled[dtype] = compile_for_vectors(
                 function, number, cache=cache, allocates=False
             )
         return self._compiled[dtype]
