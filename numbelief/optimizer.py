@@ -139,7 +139,8 @@ class Optimizer:
         rate: Any = inner.default_rate if rule.learning_rate is None else rule.learning_rate
         self._schedule = rate if callable(rate) else None
         self._rate = 0.0 if callable(rate) else float(np.max(rate))
-        check_rule(inner)
+        if not inner.is_built_in():
+            check_rule(inner)
         self._bind()
 
     @property

@@ -7,7 +7,7 @@ here, and only here.
 """
 
 import copy
-import functools
+import ctypes
 import mmap
 import uuid
 from collections.abc import Sequence
@@ -29,6 +29,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 from numba.np.numpy_support import as_dtype
 from numba.np.unsafe.ndarray import to_fixed_tuple as to_fixed_tuple
+from numpy.typing import NDArray
 
 # ---- inlining ----------------------------------------------------------------------------------
 
@@ -110,16 +111,19 @@ def address_of_compiled(overload: Any) -> int:
     return address
 
 
-@functools.cache
 def layout_of(kind: Any) -> np.dtype[Any]:
-    """How a value of a Numba type lies in memory: numbers, None, arrays, and tuples of these."""
+    """How a value of a Numba type lies in memory: numbers, None, arrays, and tuples of these.
+
+    An array is (reference count, parent, size, bytes of an element, address, shape, strides), and
+    None is 0.
+    """
     if isinstance(kind, nb.Array):
-        layout: np.dtype[Any] = np.dtype((np.intp, 5 + 2 * kind.ndim))
+        count = 5 + 2 * kind.ndim
+        layout: np.dtype[Any] = np.dtype([(f"f{i}", np.intp) for i in range(count)], align=True)
     elif isinstance(kind, nb.NoneType):
         layout = np.dtype(np.intp)
     elif isinstance(kind, nb.BaseTuple):
-        fields = [(f"f{i}", layout_of(each)) for i, each in enumerate(kind)]
-        layout = np.dtype(fields, align=True)
+        layout = np.dtype([(f"f{i}", layout_of(each)) for i, each in enumerate(kind)], align=True)
     else:
         layout = as_dtype(kind)
     context = cpu_target.target_context
@@ -129,14 +133,14 @@ def layout_of(kind: Any) -> np.dtype[Any]:
     return layout
 
 
-def in_memory(value: Any) -> Any:
-    """A value as `layout_of` has it, with arrays that somebody else must keep."""
-    if isinstance(value, tuple):
-        return tuple(map(in_memory, value))
-    if isinstance(value, np.ndarray):
-        shape, strides = value.shape, value.strides
-        return (0, 0, value.size, value.itemsize, value.ctypes.data, *shape, *strides)
-    return 0 if value is None else value
+def address_of_data(array: NDArray[Any]) -> int:
+    """Where an array's numbers begin; 0 for an empty one."""
+    if array.size == 0:
+        return 0
+    try:  # a third of the time of ``array.ctypes.data``
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))  # type: ignore[arg-type]
+    except (TypeError, ValueError, BufferError):  # read-only, not contiguous, without a format
+        return array.ctypes.data
 
 
 def takes_pointers(function: Any) -> bool:

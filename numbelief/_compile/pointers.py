@@ -11,6 +11,9 @@ Numba some 50 ns to find out that of an array, and 1 us that of a named tuple.
 """
 
 import ctypes
+import functools
+import struct
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numba
@@ -19,7 +22,7 @@ from numba import types as nb
 
 from numbelief._compile.internals import (
     address_of_compiled,
-    in_memory,
+    address_of_data,
     layout_of,
     load,
     pointer,
@@ -30,6 +33,9 @@ _VECTORS: Any = (ctypes.c_double, ctypes.c_ssize_t, *[ctypes.c_void_p] * 3)
 _NUMBERS: Any = (ctypes.c_ssize_t, ctypes.c_double, ctypes.c_double, ctypes.c_void_p)
 #: The first signature for calls from Python.
 PROTOTYPE = ctypes.CFUNCTYPE(*_VECTORS)
+# By whether the GIL is released.
+_OF_VECTORS = {True: PROTOTYPE, False: ctypes.PYFUNCTYPE(*_VECTORS)}
+_OF_NUMBERS = {True: ctypes.CFUNCTYPE(*_NUMBERS), False: ctypes.PYFUNCTYPE(*_NUMBERS)}
 
 
 def compile_for_vectors(
@@ -61,12 +67,12 @@ def compile_for_numbers(function: Any, *, cache: bool = True, allocates: bool = 
 
 def vectors_from_python(address: int, *, nogil: bool) -> Any:
     """What `compile_for_vectors` made, for Python to call with addresses in place of arrays."""
-    return (ctypes.CFUNCTYPE if nogil else ctypes.PYFUNCTYPE)(*_VECTORS)(address)
+    return _OF_VECTORS[nogil](address)
 
 
 def numbers_from_python(address: int, *, nogil: bool) -> Any:
     """What `compile_for_numbers` made, for Python to call."""
-    return (ctypes.CFUNCTYPE if nogil else ctypes.PYFUNCTYPE)(*_NUMBERS)(address)
+    return _OF_NUMBERS[nogil](address)
 
 
 def loaded(address, kind):
@@ -99,6 +105,77 @@ def addressed(compiled: Any, *arguments: Any) -> Addressed:
     return Addressed(address_of_compiled(overload), nb.FunctionType(overload.signature))
 
 
+class Layout:
+    """The types of what `Stored` has; the same object for the same types.
+
+    Attributes
+    ----------
+    pointer : numba type
+        Of a pointer to it, which `loaded` takes.
+    words : struct.Struct
+        How it lies in memory.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        self.pointer = nb.CPointer(kind)
+        self.words = _words_of(layout_of(kind))
+
+    def __repr__(self) -> str:
+        return repr(self.pointer)
+
+
+#: Of numbers of these kinds, in the module struct.
+_CODES = {
+    "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I",
+    "u8": "Q", "f2": "e", "f4": "f", "f8": "d",
+}  # fmt: skip
+
+
+def _words_of(layout: np.dtype[Any]) -> struct.Struct:
+    """The numbers of a layout, one after the other, with the gaps between them."""
+
+    def numbers(layout: np.dtype[Any], at: int) -> Iterator[tuple[int, np.dtype[Any]]]:
+        for each, offset, *_ in (layout.fields or {}).values():
+            yield from numbers(each, at + offset)
+        if layout.kind == "c":
+            part = np.dtype(f"f{layout.itemsize // 2}")
+            yield from ((at, part), (at + part.itemsize, part))
+        elif layout.kind != "V":
+            yield at, layout
+
+    form, end = "=", 0
+    for at, number in numbers(layout, 0):
+        form += f"{at - end}x{_CODES[number.str[1:]]}"
+        end = at + number.itemsize
+    return struct.Struct(f"{form}{layout.itemsize - end}x")
+
+
+_layout_of_type = functools.cache(Layout)
+# By what `_take_apart` notes: ``numba.typeof`` takes 5 us for an array, the hash of its type 10.
+_LAYOUTS: dict[Any, Layout] = {}
+
+
+def _take_apart(values: tuple[Any, ...], looks: list[Any], words: list[Any]) -> None:
+    """Note what tells the Numba types of the values in a tuple, and the words that they take."""
+    looks += type(values), len(values)
+    for value in values:
+        if type(value) is np.ndarray:
+            looks += value.dtype, value.ndim, value.flags.num
+            data = address_of_data(value)
+            words += (0, 0, value.size, value.itemsize, data, *value.shape, *value.strides)
+        elif isinstance(value, tuple):
+            _take_apart(value, looks, words)
+        elif value is None:
+            looks.append(None)
+            words.append(0)
+        elif type(value) in (bool, float) or (type(value) is int and abs(value) < 1 << 63):
+            looks.append(type(value))
+            words.append(value)
+        else:
+            looks.append(numba.typeof(value))
+            words += (value.real, value.imag) if np.iscomplexobj(value) else (value,)
+
+
 class Stored:
     """A tuple of numbers, arrays and tuples in memory, as compiled code lays it out.
 
@@ -111,32 +188,19 @@ class Stored:
     ----------
     address : int
         Where it lies.
-    kind : numba type
-        Of a pointer to it, which `loaded` takes.
+    layout : Layout
     """
 
     def __init__(self, *values: Any) -> None:
         self._values = values
-        looks = _looks(values)
-        if looks not in _KINDS:
-            _KINDS[looks] = numba.typeof(values)
-        kind = _KINDS[looks]
-        layout = layout_of(kind)
-        self.kind = nb.CPointer(kind)
-        self._memory = np.array([in_memory(values)], layout) if layout.itemsize else np.zeros(1)
-        self.address: int = self._memory.ctypes.data
-
-
-#: The types of what was stored, by `_looks`: ``numba.typeof`` takes 5 us for an array.
-_KINDS: dict[Any, Any] = {}
-
-
-def _looks(value: Any) -> Any:
-    """What tells the Numba type of a value, as far as that needs no look at Numba."""
-    if isinstance(value, tuple):
-        return (type(value), *map(_looks, value))
-    if type(value) is np.ndarray:
-        return value.dtype, value.ndim, value.flags.num
-    if value is None or type(value) in (float, bool):
-        return type(value)
-    return numba.typeof(value)
+        looks: list[Any] = []
+        words: list[Any] = []
+        _take_apart(values, looks, words)
+        key = tuple(looks)
+        if key not in _LAYOUTS:
+            _LAYOUTS[key] = _layout_of_type(numba.typeof(values))
+        self.layout = _LAYOUTS[key]
+        size = self.layout.words.size
+        self._memory = np.empty(size // 8 + 1, np.int64)
+        self.layout.words.pack_into(self._memory.data, 0, *words)
+        self.address = address_of_data(self._memory)

@@ -46,9 +46,7 @@ from numbelief._solve.quasi_newton import (
 from numbelief._solve.rows import (
     Outcome,
     Start,
-    advance_template,
     finish_row_template,
-    first_template,
     start_row_template,
 )
 from numbelief._step.compiled import bind_step
@@ -161,6 +159,20 @@ def _take_step_template(advance):
     return take_step
 
 
+def _first_template(evaluate, observe):
+    def first(x, g, taken, watch, objective):
+        return observe(evaluate(x, g, objective), nan, x, g, watch)
+
+    return first
+
+
+def _run_template(run):
+    def advance(rates, x, g, state, taken, watch, memory, objective):
+        return run(rates, x, g, state, taken, watch, objective)
+
+    return advance
+
+
 def _search_template(search):
     def advance(rates, x, g, state, taken, watch, memory, objective):
         method = Method(taken, x, g, state, watch.region, memory)
@@ -259,11 +271,11 @@ def kernel_of(kind: Kind, automatic: bool, fun: Any, own: tuple[bool, ...]) -> A
         advance = bind(_search_template, search=search)
     else:
         run = bind(run_template, step=step, evaluate=evaluate, observe=look)
-        advance = bind(advance_template, run=run)
+        advance = bind(_run_template, run=run)
     pick = bind(_none_template)
     for each in reversed(own):
         pick = bind(_own_template if each else _shared_template, rest=pick)
-    first = bind(first_template, evaluate=evaluate, observe=look)
+    first = bind(_first_template, evaluate=evaluate, observe=look)
     kernel = bind(
         _kernel_template,
         pick=pick,

@@ -32,6 +32,7 @@ from numbelief._compile.internals import (
     Dispatcher,
     NumbaError,
     address_of_compiled,
+    address_of_data,
     call_c,
     call_compiled,
     leave,
@@ -198,9 +199,15 @@ def is_fixed(function: Any, count: int) -> bool:
     """Whether a compiled function takes `count` arguments without help from a default or a star."""
     if not isinstance(function, Dispatcher):
         return True
-    parameters = inspect.signature(function.py_func).parameters.values()
+    parameters = _parameters(function.py_func)
     plain = all(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
     return plain and (len(parameters) == count or all(p.default is p.empty for p in parameters))
+
+
+# For those who minimize the same function again and again: 10 us.
+@functools.lru_cache(maxsize=128)
+def _parameters(function: Any) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
 
 
 def is_parallel(*functions: Any) -> bool:
@@ -320,9 +327,7 @@ class Objective:
         number = numba.from_dtype(dtype)
         kinds = tuple(map(_argument_type, args))
         versions = tuple(map(_version, (fun, jac) if form is Form.SEPARATE else (fun,)))
-        linked = _link(fun, jac, form, number, kinds, versions)
-        self._adapter, self._compiled = linked
-        self._addresses = [*map(address_of_compiled, self._compiled), 0][:2]
+        self._adapter, self._addresses = _link(fun, jac, form, number, kinds, versions)
         self.address = self._adapter.address
         self._store(args)
 
@@ -343,15 +348,15 @@ class Objective:
         copy = np.zeros(n)
         block[[FUN, JAC]] = self._addresses
         block[ARGS] = self._stored.address
-        block[COPY] = copy.ctypes.data
-        return Call(self.address, block.ctypes.data, block), (self, copy)
+        block[COPY] = address_of_data(copy)
+        return Call(self.address, address_of_data(block), block), (self, copy)
 
 
 @functools.lru_cache(maxsize=128)
 def _link(
     fun: Any, jac: Any, form: Any, number: Any, types: Any, versions: Any
 ) -> tuple[Any, list[Any]]:
-    """Compile the functions; return their adapter, and their compiled code."""
+    """Compile the functions; return their adapter, and the addresses of their code."""
     x = nb.Array(number, 1, "C")
     seen = tuple(map(row_type, types))
     given = {"x": x, "grad": x} if form is Form.INPLACE else {"x": x}
@@ -378,7 +383,8 @@ def _link(
             _refuse("jac", given, seen, str(x), f"it returns {kind}")
         compiled.append(second)
         names["JAC_TYPE"] = nb.FunctionType(second.signature)
-    return _adapter(form, number, kinds, **names), compiled
+    addresses = [*map(address_of_compiled, compiled), 0][:2]
+    return _adapter(form, number, kinds, **names), addresses
 
 
 def _argument_type(value: Any) -> Any:

@@ -179,7 +179,7 @@ class HostObjective:
 
             def loop(first: int, rates: NDArray[np.float64]) -> int:
                 # Threads may be safe at one look and not at the next.
-                epoch = compile_epoch(opt.kind, stored.kind, parallel=opt.runs_parallel())
+                epoch = compile_epoch(opt.kind, stored.layout, parallel=opt.runs_parallel())
                 return int(epoch(first, rates, stored.address, self._arguments()))
 
             return loop

@@ -15,6 +15,7 @@ from numbelief._compile.arrays import largest
 from numbelief._compile.internals import smaller, window
 from numbelief._compile.jit import jit, key_of, part
 from numbelief._compile.pointers import (
+    Layout,
     Stored,
     compile_for_numbers,
     loaded,
@@ -140,7 +141,7 @@ def epoch_in_python(
     def compiled(parallel: bool) -> dict[str, Any]:
         parts: dict[str, Any] = {"step": step.along(x, g, parallel=parallel, nogil=nogil)}
         if means.fading.size or means.mean.size:
-            address = _compile_average(stored.kind, parallel).address
+            address = _compile_average(stored.layout, parallel).address
             average = numbers_from_python(address, nogil=nogil)
             parts["average"] = lambda: average(0.0, 0.0, stored.address)
         return parts
@@ -162,17 +163,16 @@ def _compile_note() -> Any:
 
 
 @functools.cache
-def _compile_average(taken: Any, parallel: bool) -> Any:
+def _compile_average(layout: Layout, parallel: bool) -> Any:
     average = bind(average_template, follow=_follow(parallel))
-    stored = bind(
-        _stored_average_template, key_of("average", taken, parallel), average=average, TAKEN=taken
-    )
+    key = key_of("average", layout, parallel)
+    stored = bind(_stored_average_template, key, average=average, LAYOUT=layout.pointer)
     return compile_for_numbers(stored, allocates=False)
 
 
-def _stored_average_template(average, TAKEN):
+def _stored_average_template(average, LAYOUT):
     def stored_average(_, other, data):
-        x, state, means = loaded(data, TAKEN)
+        x, state, means = loaded(data, LAYOUT)
         average(x, state, means)
         return 0
 
@@ -184,23 +184,23 @@ def _follow(parallel: bool) -> Any:
     return part(follow, parallel=True) if parallel else follow
 
 
-def _stored_epoch_template(epoch, TAKEN):
+def _stored_epoch_template(epoch, LAYOUT):
     """`epoch` with all but the rates and the objective in memory."""
 
     def stored_epoch(first, rates, data, objective):
-        x, g, state, options, losses, means = loaded(data, TAKEN)
+        x, g, state, options, losses, means = loaded(data, LAYOUT)
         return epoch(first, rates, x, g, state, options, losses, means, objective)
 
     return stored_epoch
 
 
 @functools.cache
-def compile_epoch(kind: Kind, taken: Any, *, parallel: bool) -> Any:
+def compile_epoch(kind: Kind, layout: Layout, *, parallel: bool) -> Any:
     """Compile ``epoch(first, rates, data, objective)`` around a `BatchObjective`.
 
-    ``taken`` is the type of a pointer to (x, g, state, options, losses, means), ``data`` its value.
+    ``layout`` is that of (x, g, state, options, losses, means), which lie at ``data``.
     """
-    key = kind.key and f"{parallel:d}_{kind.key}_{key_of(taken)}"
+    key = kind.key and f"{parallel:d}_{kind.key}_{key_of(layout)}"
     epoch = bind(
         epoch_template,
         evaluate=evaluate_batch,
@@ -208,5 +208,5 @@ def compile_epoch(kind: Kind, taken: Any, *, parallel: bool) -> Any:
         average=bind(average_template, follow=_follow(parallel)),
         step=compile_advance(kind, parallel=parallel),
     )
-    stored = bind(_stored_epoch_template, key, epoch=epoch, TAKEN=taken)
+    stored = bind(_stored_epoch_template, key, epoch=epoch, LAYOUT=layout.pointer)
     return jit(stored, cache=key is not None, nogil=True, allocates=False)

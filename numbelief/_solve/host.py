@@ -69,7 +69,11 @@ class HostLoop:
         self._step = StoredStep(
             optimizer.kind, optimizer.step_state, optimizer.step_options, x.dtype
         )
+        self._region = kind_of_region(optimizer.region)
+        # With threads and without.
+        self._observes: dict[bool, Any] = {}
         self._methods: dict[bool, tuple[MethodCall, Stored]] = {}
+        self._loops: dict[bool, tuple[Any, Stored]] = {}
         in_units = settings.max_norm is not None or settings.max_value is not None
         # Corrected by pairs, a step would leave the metric in which its projection leads down.
         pairs = PAIRS if optimizer.region.projection is None else 0
@@ -98,8 +102,8 @@ class HostLoop:
     @watch.setter
     def watch(self, watch: Watch) -> None:
         self._watch = watch
-        for stored in ("_stored_watch", "_stored_run"):
-            vars(self).pop(stored, None)
+        vars(self).pop("_stored_watch", None)
+        self._loops.clear()
 
     @property
     def control(self) -> NDArray[Any]:
@@ -127,7 +131,8 @@ class HostLoop:
             return self._in_python(rates)
         call, _alive = problem.compiled.call(self.x.size)
         try:
-            return self._around(rates, call)
+            loop, data = self.compiled_loop(self._optimizer.runs_parallel())
+            return int(loop(rates, data, call))
         except compiled.Raised:  # called from Python, it says of which length
             problem.evaluate(self.x, self.g)
             raise
@@ -137,32 +142,33 @@ class HostLoop:
 
     # ---- around a compiled objective
 
-    def _around(self, rates: NDArray[np.float64], call: compiled.Call) -> int:
-        parallel = self._optimizer.runs_parallel()
-        if self._automatic:
-            arrays = self.x, self.g, self.control, self.memory.search
-            method, observe = self.method_call(parallel), self.observe_call(parallel)
-            return int(compile_search()(rates, *arrays, method, observe, call))
-        opt, stored = self._optimizer, self._stored_run
-        run = compile_run(opt.kind, opt.region, stored.kind, parallel=parallel)
-        return int(run(rates, stored.address, call))
-
-    @functools.cached_property
-    def _stored_run(self) -> Stored:
-        opt = self._optimizer
-        return Stored(self.x, self.g, opt.step_state, opt.step_options, self.watch)
+    def compiled_loop(self, parallel: bool = False) -> tuple[Any, int]:
+        """``loop(rates, data, objective)``, and its data."""
+        if parallel not in self._loops:
+            opt = self._optimizer
+            if self._automatic:
+                stored = Stored(
+                    self.x, self.g, self.control, self.memory.search,
+                    self.method_call(parallel), self.observe_call(parallel),
+                )  # fmt: skip
+                loop = compile_search(stored.layout)
+            else:
+                stored = Stored(self.x, self.g, opt.step_state, opt.step_options, self.watch)
+                loop = compile_run(opt.kind, self._region, stored.layout, parallel)
+            self._loops[parallel] = loop, stored
+        loop, stored = self._loops[parallel]
+        return loop, stored.address
 
     @functools.cached_property
     def _stored_watch(self) -> Stored:
         return Stored(self.x, self.g, self.watch)
 
-    def _compiled_observe(self, parallel: bool) -> Any:
-        kind = kind_of_region(self._optimizer.region)
-        return compile_observe(kind, self._stored_watch.kind, parallel)
-
     def observe_call(self, parallel: bool = False) -> ObserveCall:
-        """What observes the points of a search."""
-        return ObserveCall(self._compiled_observe(parallel).address, self._stored_watch.address)
+        """What observes a point."""
+        stored = self._stored_watch
+        if parallel not in self._observes:
+            self._observes[parallel] = compile_observe(self._region, stored.layout, parallel)
+        return ObserveCall(self._observes[parallel].address, stored.address)
 
     def method_call(self, parallel: bool = False) -> MethodCall:
         """What a search calls besides."""
@@ -170,7 +176,7 @@ class HostLoop:
             opt = self._optimizer
             step, state = self._step.call(parallel=parallel), opt.step_state
             stored = Stored(Method(step, self.x, self.g, state, opt.region, self.memory))
-            propose, judge = compile_method(kind_of_region(opt.region), stored.kind, parallel)
+            propose, judge = compile_method(self._region, stored.layout, parallel)
             call = MethodCall(propose.address, judge.address, stored.address)
             self._methods[parallel] = call, stored
         return self._methods[parallel][0]
@@ -186,8 +192,8 @@ class HostLoop:
 
     def _observe(self, parallel: bool) -> Any:
         """``observe(fun, rate, watch)`` for Python, with the address of the watch in memory."""
-        compiled = self._compiled_observe(parallel)
-        return numbers_from_python(compiled.address, nogil=self._vectors.large)
+        address = self.observe_call(parallel).address
+        return numbers_from_python(address, nogil=self._vectors.large)
 
     @functools.cached_property
     def _loop_in_python(self) -> Any:
@@ -281,5 +287,6 @@ class HostLoop:
         if self._automatic:
             self.memory = Memory(*(kept[name] for name in Memory._fields))
             self._methods.clear()
+            self._loops.clear()
         checkpoint.check_like("g", arrays["g"], self.g)
         self.g[...] = arrays["g"]

@@ -16,18 +16,17 @@ from numbelief._compile.pointers import Stored
 from numbelief._objective import compiled
 from numbelief._objective.problem import Problem
 from numbelief._solve import observe
-from numbelief._solve.loop import search_at_address
+from numbelief._solve.loop import loop_at_address
 from numbelief._solve.minimization import Minimization
 from numbelief._solve.options import Options
 from numbelief._solve.rows import (
     CHUNK,
     Jobs,
+    LoopCall,
     Outcome,
     Rows,
-    SearchCall,
     Start,
     compile_rows,
-    compile_searched_rows,
 )
 from numbelief._solve.session import LOOK_EVERY_S, Session
 from numbelief.rules import Lookahead, Rule
@@ -203,19 +202,14 @@ class HostRows:
         scheduled = callable(self._rule.learning_rate)
         jobs = Jobs(self._pile, self._stop, np.full(1, -1), scheduled)
         rates = self._rates(0) if scheduled else run.rates(CHUNK)
-        taken: Any = opt.step_options
-        if run.automatic:
-            search = search_at_address(loop.x.dtype)
-            taken = SearchCall(search.address, loop.method_call(), loop.observe_call())
+        steps, data = loop.compiled_loop()
+        at_address = loop_at_address(steps)
         rows = Rows(
-            jobs, self._outcome, start, loop.x, loop.g, opt.step_state, taken, loop.watch,
-            loop.memory,
+            jobs, self._outcome, start, loop.x, loop.g, opt.step_state,
+            LoopCall(at_address.address, data, loop.observe_call()), loop.watch, loop.memory.search,
         )  # fmt: skip
         stored = Stored(rows)
-        if run.automatic:
-            solve = compile_searched_rows(stored.kind, loop.x.dtype)
-        else:
-            solve = compile_rows(opt.kind, opt.region, stored.kind)
+        solve = compile_rows(stored.layout, at_address.kind)
         self._controls.append(loop.control)
         try:
             while solve(rates, stored.address, call):

@@ -11,19 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numbelief._compile import threads
-from numbelief._compile.internals import call_compiled, call_with_numbers, leave
+from numbelief._compile.internals import call_with_numbers
 from numbelief._compile.jit import jit, key_of
-from numbelief._compile.pointers import Addressed, addressed, loaded
+from numbelief._compile.pointers import Addressed, Layout, addressed, loaded
 from numbelief._compile.template import bind
 from numbelief._objective.compiled import Call, evaluate
-from numbelief._solve.observe import (
-    CONTROL,
-    PRECISION,
-    RUNNING,
-    kind_of_region,
-    observe_part,
-)
-from numbelief._solve.quasi_newton import LOST, RECORD, STEPPED
+from numbelief._solve.observe import PRECISION, RUNNING, observe_part
+from numbelief._solve.quasi_newton import LOST, STEPPED
 from numbelief._step.compiled import compile_advance
 from numbelief._step.kind import Kind
 from numbelief._step.state import Region
@@ -109,44 +103,32 @@ def search_in_python(
 # ---- around an objective at an address ---------------------------------------------------------
 
 
-def run_for_address(kind: Kind, region: Region, parallel: bool) -> Any:
-    """`run` around objectives at addresses, as plain Python."""
-    return bind(
+@functools.cache
+def compile_run(kind: Kind, region: Region, layout: Layout, parallel: bool) -> Any:
+    """Compile ``run(rates, data, objective)`` for a kind of rule and a `kind_of_region`.
+
+    ``layout`` is that of (x, g, state, options, watch), which lie at ``data``, and ``objective`` a
+    `numbelief._objective.compiled.Call`.
+    """
+    key = kind.key and f"{parallel:d}_{kind.key}_{key_of(layout)}"
+    run = bind(
         run_template,
         step=compile_advance(kind, parallel=parallel),
         evaluate=evaluate,
-        observe=observe_part(kind_of_region(region), parallel),
+        observe=observe_part(region, parallel),
     )
-
-
-def _stored_run_template(run, TAKEN):
-    """`run` with all but the rates and the objective in memory."""
-
-    def stored_run(rates, data, objective):
-        x, g, state, options, watch = loaded(data, TAKEN)
-        return run(rates, x, g, state, options, watch, objective)
-
-    return stored_run
-
-
-def compile_run(kind: Kind, region: Region, taken: Any, *, parallel: bool) -> Any:
-    """Compile `run` as ``run(rates, data, objective)``.
-
-    ``taken`` is the type of a pointer to (x, g, state, options, watch), ``data`` its value and
-    ``objective`` a `numbelief._objective.compiled.Call`.
-    """
-    return _compile_run(kind, kind_of_region(region), taken, parallel)
-
-
-@functools.cache
-def _compile_run(kind: Kind, region: Region, taken: Any, parallel: bool) -> Any:
-    key = kind.key and f"{parallel:d}_{kind.key}_{key_of(taken)}"
-    run = run_for_address(kind, region, parallel)
-    stored = bind(_stored_run_template, key, run=run, TAKEN=taken)
+    stored = bind(_stored_run_template, key, run=run, LAYOUT=layout.pointer)
     return jit(stored, cache=key is not None, nogil=True, allocates=False)
 
 
-# ---- the search, in parts that are called by address --------------------------------------------
+def _stored_run_template(run, LAYOUT):
+    """`run` with all but the rates and the objective in memory."""
+
+    def stored_run(rates, data, objective):
+        x, g, state, options, watch = loaded(data, LAYOUT)
+        return run(rates, x, g, state, options, watch, objective)
+
+    return stored_run
 
 
 class MethodCall(NamedTuple):
@@ -184,36 +166,34 @@ def observe_at_address(fun, rate, x, g, watch):
     return call_with_numbers(watch.address, fun, rate, watch.data)
 
 
-def search_at_address_template(SEARCH):
-    """`search` at an address."""
-
-    def search(address, rates, x, g, control, record, method, watch, objective):
-        given = (rates, x, g, control, record, method, watch, objective)
-        failed, status = call_compiled(address, SEARCH, given)
-        leave(failed)
-        return status
-
-    return search
-
-
 @functools.cache
-def compile_search() -> Any:
-    """Compile `search` around parts and objectives at addresses: once for each dtype."""
+def compile_search(layout: Layout) -> Any:
+    """Compile ``search(rates, data, objective)``, once for each dtype: it calls parts by address.
+
+    ``layout`` is that of (x, g, control, record, method, observe), which lie at ``data``, with a
+    `MethodCall` and an `ObserveCall`.
+    """
     search = bind(
         search_template,
-        key_of(),
         propose=_propose,
         evaluate=evaluate,
         judge=_judge,
         observe=observe_at_address,
     )
-    return jit(search, nogil=True, allocates=False)
+    stored = bind(_stored_search_template, key_of(layout), search=search, LAYOUT=layout.pointer)
+    return jit(stored, nogil=True, allocates=False)
 
 
-@functools.cache
-def search_at_address(dtype: Any) -> Addressed:
-    """The same for compiled code to call."""
-    x, words = np.zeros(1, dtype), np.zeros(1, np.intp)
-    records = np.zeros(1, CONTROL), np.zeros(1, RECORD)
-    calls = MethodCall(0, 0, 0), ObserveCall(0, 0), Call(0, 0, words)
-    return addressed(compile_search(), np.zeros(1), x, x, *records, *calls)
+def _stored_search_template(search, LAYOUT):
+    """`search` with all but the rates and the objective in memory."""
+
+    def stored_search(rates, data, objective):
+        x, g, control, record, method, watch = loaded(data, LAYOUT)
+        return search(rates, x, g, control, record, method, watch, objective)
+
+    return stored_search
+
+
+def loop_at_address(loop: Any) -> Addressed:
+    """A compiled `run` or `search` for compiled code to call; all have one type."""
+    return addressed(loop, np.zeros(1), 0, Call(0, 0, np.zeros(1, np.intp)))

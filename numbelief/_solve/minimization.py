@@ -57,7 +57,9 @@ class Minimization:
         self.problem, self.settings, self._make_loop = problem, settings, make_loop
         self.automatic = rule.learning_rate is None
         if self.automatic:  # the search looks at fun, to which no decay belongs
-            rule = replace(rule.inner, weight_decay=0.0)
+            rule = rule.inner
+            if rule.weight_decay != 0:
+                rule = replace(rule, weight_decay=0.0)
         self._use(
             Optimizer(
                 rule,
@@ -160,7 +162,8 @@ class Minimization:
         self.loop.look()  # an exception may have come between
         control = self.loop.control
         iterate = iterate or self.settings.iterate
-        which: int = observe.which_point(observe.ITERATES[iterate], control.view(np.recarray))
+        figures = (float(control[name][0]) for name in ("best_fun", "fun", "norm"))
+        which: int = observe.which_point(observe.ITERATES[iterate], *figures)
         x, g, fun = self.loop.point(which)
         if message is None:
             message = _MESSAGES.get(self.status, "The run was interrupted.")

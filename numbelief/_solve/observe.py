@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from numbelief._compile.arrays import BLOCK, clip_to_bounds, copy, largest
 from numbelief._compile.internals import bits_of, call_c, larger, of_bits, row, smaller, window
 from numbelief._compile.jit import jit, key_of, part
-from numbelief._compile.pointers import compile_for_numbers, loaded
+from numbelief._compile.pointers import Layout, compile_for_numbers, loaded
 from numbelief._compile.template import bind, named
 from numbelief._solve.options import Options
 from numbelief._step.state import Region
@@ -89,12 +89,11 @@ def new_control(settings: Options) -> NDArray[Any]:
     return control
 
 
-def which_point(iterate, control):
-    """Which point a run with this control returns."""
-    if not isfinite(control[0].best_fun):
+def which_point(iterate, best_fun, fun, norm):
+    """Which point a run returns whose control has these figures."""
+    if not isfinite(best_fun):
         return LAST
-    last = isfinite(control[0].fun) and isfinite(control[0].norm)
-    return iterate if last else BEST
+    return iterate if isfinite(fun) and isfinite(norm) else BEST
 
 
 # ---- at a block --------------------------------------------------------------------------------
@@ -304,19 +303,19 @@ def kind_of_region(region: Region) -> Region:
 
 
 @functools.cache
-def compile_observe(kind: Region, taken: Any, parallel: bool) -> Any:
+def compile_observe(kind: Region, layout: Layout, parallel: bool) -> Any:
     """Compile `observe` as a C function of (fun, rate, data), for a `kind_of_region`.
 
-    ``taken`` is the type of a pointer to (x, g, watch), which lie at ``data``.
+    ``layout`` is that of (x, g, watch), which lie at ``data``.
     """
-    key = key_of("observe", parallel, taken)
-    stored = bind(_stored_template, key, observe=observe_part(kind, parallel), TAKEN=taken)
+    key, observe = key_of("observe", parallel, layout), observe_part(kind, parallel)
+    stored = bind(_stored_template, key, observe=observe, LAYOUT=layout.pointer)
     return compile_for_numbers(stored, allocates=parallel)
 
 
-def _stored_template(observe, TAKEN):
+def _stored_template(observe, LAYOUT):
     def stored_observe(fun, rate, data):
-        x, g, watch = loaded(data, TAKEN)
+        x, g, watch = loaded(data, LAYOUT)
         return observe(fun, rate, x, g, watch)
 
     return stored_observe

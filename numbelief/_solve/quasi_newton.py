@@ -40,7 +40,7 @@ from numbelief._compile.arrays import (
 )
 from numbelief._compile.internals import eps_of, larger, row, smaller, tiny_of
 from numbelief._compile.jit import key_of, part
-from numbelief._compile.pointers import compile_for_numbers, loaded
+from numbelief._compile.pointers import Layout, compile_for_numbers, loaded
 from numbelief._compile.template import bind
 from numbelief._step.state import Region
 from numbelief._step.template import call_step, project
@@ -556,10 +556,10 @@ def loop_over(at: Any) -> Any:
 
 
 @functools.cache
-def compile_method(kind: Region, taken: Any, parallel: bool) -> Any:
+def compile_method(kind: Region, layout: Layout, parallel: bool) -> Any:
     """Compile `propose` and `judge` as C functions of (fun, 0, data), for a `kind_of_region`.
 
-    ``taken`` is the type of a pointer to a `Method`, in a tuple, which lies at ``data``.
+    ``layout`` is that of a `Method`, which lies at ``data``.
     """
     bounded, projected = kind.lower is not None, kind.projection is not None
     # Only the sums are parallel. Compiled in parallel, Numba drops the others' writes to windows:
@@ -577,17 +577,17 @@ def compile_method(kind: Region, taken: Any, parallel: bool) -> Any:
         "take_step": call_step,
         **{name: loop_over(at) for name, at in at_each_coordinate(bounded=bounded).items()},
     }
-    key = key_of(parallel, taken)
+    key = key_of(parallel, layout)
     return tuple(
         compile_for_numbers(
-            bind(_stored_template, f"{name}_{key}", act=act, TAKEN=taken), allocates=False
+            bind(_stored_template, f"{name}_{key}", act=act, LAYOUT=layout.pointer), allocates=False
         )
         for name, act in bind_method(vectors, projected=projected).items()
     )
 
 
-def _stored_template(act, TAKEN):
+def _stored_template(act, LAYOUT):
     def stored(fun, _, data):
-        return act(fun, loaded(data, TAKEN)[0])
+        return act(fun, loaded(data, LAYOUT)[0])
 
     return stored

@@ -5,31 +5,13 @@ from math import inf, nan
 from typing import Any, NamedTuple
 
 from numbelief._compile.arrays import copy, fill, largest
-from numbelief._compile.internals import fetch_and_add, row, window
-from numbelief._compile.jit import jit, key_of, part
-from numbelief._compile.pointers import loaded
+from numbelief._compile.internals import call_compiled, fetch_and_add, leave, row, window
+from numbelief._compile.jit import jit, key_of
+from numbelief._compile.pointers import Layout, loaded
 from numbelief._compile.template import bind
 from numbelief._objective.compiled import CALLS, ROW, evaluate
-from numbelief._solve.loop import (
-    MethodCall,
-    ObserveCall,
-    observe_at_address,
-    run_for_address,
-    search_at_address,
-    search_at_address_template,
-)
-from numbelief._solve.observe import (
-    AVERAGE,
-    BEST,
-    MAXITER,
-    NONFINITE,
-    RUNNING,
-    kind_of_region,
-    observe_part,
-    which_point,
-)
-from numbelief._step.kind import Kind
-from numbelief._step.state import Region
+from numbelief._solve.loop import ObserveCall, observe_at_address
+from numbelief._solve.observe import AVERAGE, BEST, MAXITER, NONFINITE, RUNNING, which_point
 
 # For this many steps the rates of many rows are tabulated at first.
 CHUNK = 1024
@@ -76,18 +58,18 @@ class Outcome(NamedTuple):
     status: Any
 
 
-class SearchCall(NamedTuple):
-    """What calls a search: its address, and what it calls in turn."""
+class LoopCall(NamedTuple):
+    """What takes the steps of a row: a loop at its address, and what observes its first point."""
 
     address: int
-    method: MethodCall
+    data: int
     observe: ObserveCall
 
 
 def start_row_template(first):
     """Begin row k, with a look at its first point."""
 
-    def start_row(k, start, x, g, state, taken, watch, search, objective):
+    def start_row(k, start, x, g, state, loop, watch, search, objective):
         objective.block[ROW] = k
         objective.block[CALLS] = 0
         copy(row(start.X0, k), x)
@@ -101,7 +83,7 @@ def start_row_template(first):
         fill(watch.average, 0)
         fill(watch.previous, 0)
         if largest(x) < inf:
-            return first(x, g, taken, watch, objective)
+            return first(x, g, loop, watch, objective)
         return NONFINITE
 
     return start_row
@@ -113,7 +95,7 @@ def finish_row_template(evaluate):
     def finish_row(k, status, outcome, iterate, x, g, watch, objective):
         control = watch.control
         outcome.fun[k] = control[0].fun
-        which = which_point(iterate, control)
+        which = which_point(iterate, control[0].best_fun, control[0].fun, control[0].norm)
         if which == BEST:
             outcome.fun[k] = control[0].best_fun
             copy(row(watch.best, 0), x)
@@ -130,28 +112,19 @@ def finish_row_template(evaluate):
     return finish_row
 
 
-def first_template(evaluate, observe):
+def _first(x, g, loop, watch, objective):
     """Look at the first point."""
-
-    def first(x, g, taken, watch, objective):
-        return observe(evaluate(x, g, objective), nan, x, g, watch)
-
-    return first
+    return observe_at_address(evaluate(x, g, objective), nan, x, g, loop.observe)
 
 
-def _first_of_search(x, g, taken, watch, objective):
-    return observe_at_address(evaluate(x, g, objective), nan, x, g, taken.observe)
-
-
-def solve_template(start_row, advance, finish_row):
+def solve_template(start_row, finish_row, LOOP, LAYOUT):
     """Take problems from the pile and solve them; return whether one needs more rates.
 
-    ``advance`` takes the steps of `numbelief._solve.loop.run_template` or ``search_template``; what
-    is ``taken`` is the `StepOptions` or the `SearchCall`. Other threads end a row by setting the
-    maxiter of its control to 0.
+    Other threads end a row by setting the maxiter of its control to 0.
     """
 
-    def solve_rows(jobs, outcome, start, rates, x, g, state, taken, watch, memory, objective):
+    def solve_rows(rates, data, objective):
+        jobs, outcome, start, x, g, state, loop, watch, search = loaded(data, LAYOUT)[0]
         control = watch.control
         while jobs.held[0] >= 0 or not jobs.stop[0]:
             k, status = jobs.held[0], RUNNING
@@ -159,15 +132,16 @@ def solve_template(start_row, advance, finish_row):
                 k = fetch_and_add(jobs.pile)
                 if k >= len(start.X0):
                     break
-                status = start_row(k, start, x, g, state, taken, watch, memory.search, objective)
+                status = start_row(k, start, x, g, state, loop, watch, search, objective)
             jobs.held[0] = -1
             while status == RUNNING and not jobs.stop[0]:
                 lo = control[0].nit if jobs.scheduled else 0
                 if lo == rates.size:
                     jobs.held[0] = k
                     return True
-                some = window(rates, lo, rates.size)
-                status = advance(some, x, g, state, taken, watch, memory, objective)
+                given = (window(rates, lo, rates.size), loop.data, objective)
+                failed, status = call_compiled(loop.address, LOOP, given)
+                leave(failed)
             if status == MAXITER and control[0].nit < start.control[0].maxiter:
                 status = RUNNING  # it was ended early
             finish_row(k, status, outcome, start.iterate, x, g, watch, objective)
@@ -176,32 +150,21 @@ def solve_template(start_row, advance, finish_row):
     return solve_rows
 
 
-def advance_template(run):
-    """The loop of a rate that is given, in place of a search, which remembers more."""
-
-    def advance(rates, x, g, state, options, watch, memory, objective):
-        return run(rates, x, g, state, options, watch, objective)
-
-    return advance
-
-
-def _search_template(search):
-    """A search at an address."""
-
-    def advance(rates, x, g, state, taken, watch, memory, objective):
-        address, method, observe = taken
-        return search(
-            address, rates, x, g, watch.control, memory.search, method, observe, objective
-        )
-
-    return advance
-
-
-# ---- compilation -------------------------------------------------------------------------------
-
-
 class Rows(NamedTuple):
-    """What a thread solves rows with, which lies in memory."""
+    """What a thread solves rows with.
+
+    Attributes
+    ----------
+    jobs, outcome, start
+        See there.
+    x, g : ndarray of shape (n,)
+        The point of the row, and its gradient.
+    state : StepState
+    loop : LoopCall
+    watch : Watch
+    search : ndarray of shape (1,)
+        The record of the search, see `numbelief._solve.quasi_newton`.
+    """
 
     jobs: Jobs
     outcome: Outcome
@@ -209,50 +172,23 @@ class Rows(NamedTuple):
     x: Any
     g: Any
     state: Any
-    taken: Any
+    loop: LoopCall
     watch: Any
-    memory: Any
+    search: Any
 
 
-def _stored_template(solve, TAKEN):
-    """`solve_rows` with all but the rates and the objective in memory."""
+@functools.cache
+def compile_rows(layout: Layout, loop: Any) -> Any:
+    """Compile ``solve_rows(rates, data, objective)``: once for each dtype, for all rules.
 
-    def stored_rows(rates, data, objective):
-        jobs, outcome, start, x, g, state, taken, watch, memory = loaded(data, TAKEN)[0]
-        return solve(jobs, outcome, start, rates, x, g, state, taken, watch, memory, objective)
-
-    return stored_rows
-
-
-def compile_rows(kind: Kind, region: Region, taken: Any) -> Any:
-    """Compile ``solve_rows(rates, data, objective)`` with a rate that is given.
-
-    ``taken`` is the type of a pointer to `Rows`, in a tuple, and ``data`` its value.
+    ``layout`` is that of `Rows`, which lie at ``data``, ``loop`` the type of a compiled loop.
     """
-    return _compile_rows(kind, kind_of_region(region), taken)
-
-
-@functools.cache
-def _compile_rows(kind: Kind, region: Region, taken: Any) -> Any:
-    run = part(run_for_address(kind, region, parallel=False), allocates=False)
-    first = bind(first_template, evaluate=evaluate, observe=observe_part(region, parallel=False))
-    return _compile(kind.key, taken, first, bind(advance_template, run=run))
-
-
-@functools.cache
-def compile_searched_rows(taken: Any, dtype: Any) -> Any:
-    """The same with the automatic rate, around a search at an address."""
-    search = bind(search_at_address_template, SEARCH=search_at_address(dtype).kind)
-    return _compile("auto", taken, _first_of_search, bind(_search_template, search=search))
-
-
-def _compile(rule: str | None, taken: Any, first: Any, advance: Any) -> Any:
     solve = bind(
         solve_template,
-        start_row=bind(start_row_template, first=first),
-        advance=advance,
+        key_of(layout, loop),
+        start_row=bind(start_row_template, first=_first),
         finish_row=bind(finish_row_template, evaluate=evaluate),
+        LOOP=loop,
+        LAYOUT=layout.pointer,
     )
-    key = rule and f"{rule}_{key_of(taken)}"
-    stored = bind(_stored_template, key, solve=solve, TAKEN=taken)
-    return jit(stored, cache=key is not None, nogil=True, allocates=False)
+    return jit(solve, nogil=True, allocates=False)

@@ -4,10 +4,10 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from numbelief._compile.internals import address_of_data
 from numbelief._compile.jit import jit, key_of
 from numbelief._compile.pointers import Stored, vectors_from_python
 from numbelief._compile.template import named
@@ -54,8 +54,7 @@ class StoredStep:
         return Stored(self._state, self._options, self._rate)
 
     def _compile(self, parallel: bool) -> Any:
-        number = numba.from_dtype(self._dtype)
-        return compile_step(self._kind, self._stored.kind, number, parallel=parallel)
+        return compile_step(self._kind, self._stored.layout, self._dtype, parallel=parallel)
 
     @functools.cached_property
     def _serial(self) -> int:
@@ -76,7 +75,7 @@ class StoredStep:
         """A function of the rate that steps x along g, for loops that Python runs."""
         address, data, rate = self.call(parallel=parallel)
         function = vectors_from_python(address, nogil=nogil)
-        given = x.size, x.ctypes.data, g.ctypes.data, data
+        given = x.size, address_of_data(x), address_of_data(g), data
 
         def step(value: float) -> None:
             rate[0] = value

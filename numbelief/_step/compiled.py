@@ -3,9 +3,11 @@
 import functools
 from typing import Any
 
+from numba import from_dtype
+
 from numbelief._compile.arrays import compile_norm
 from numbelief._compile.jit import jit, key_of, part
-from numbelief._compile.pointers import compile_for_vectors
+from numbelief._compile.pointers import Layout, compile_for_vectors
 from numbelief._compile.template import bind
 from numbelief._step import template as text
 from numbelief._step.kind import Kind, fields_of
@@ -165,24 +167,25 @@ def compile_host_coefficients(rule: type[Rule]) -> Any:
 
 
 @functools.cache
-def compile_step(kind: Kind, taken: Any, number: Any, *, parallel: bool) -> Any:
+def compile_step(kind: Kind, layout: Layout, dtype: Any, *, parallel: bool) -> Any:
     """Compile a step as a C function, for `numbelief._step.call`.
 
     Parameters
     ----------
     kind : Kind
         Hyperparameters are in the state that the step takes; only their class matters.
-    taken : numba type
-        Of a pointer to (state, options, rate), see `numbelief._compile.pointers.Stored`.
-    number : numba type
+    layout : Layout
+        Of (state, options, rate), which lie in memory.
+    dtype : numpy.dtype
         Of x.
     parallel : bool
         Spread the blocks over Numba's threads.
     """
-    key = key_of(kind.key, taken, parallel) if kind.key is not None else None
+    number = from_dtype(dtype)
+    key = key_of(kind.key, layout, parallel) if kind.key is not None else None
     if parallel:
         advance = compile_advance(kind, parallel=True, inlined=False)
     else:  # part of its text, a step on two numbers takes 10 ns less, and is compiled once
         advance = bind_step(kind, _Host(parallel=False))
-    step = bind(text.stored_template, key, advance=advance, TAKEN=taken, NUMBER=number)
+    step = bind(text.stored_template, key, advance=advance, LAYOUT=layout.pointer, NUMBER=number)
     return compile_for_vectors(step, number, cache=key is not None, allocates=kind.rule.layerwise)

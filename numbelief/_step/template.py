@@ -350,14 +350,14 @@ def host_template(begin, decay, Hyperparameters, COUNT):
     return host_coefficients
 
 
-def stored_template(advance, TAKEN, NUMBER):
+def stored_template(advance, LAYOUT, NUMBER):
     """A step with what it takes at an address: ``f(n, x, g, data)``.
 
     At ``data`` lies (state, options, rate), with the rate in an array of one.
     """
 
     def step(n, x, g, data):
-        state, options, rate = loaded(data, TAKEN)
+        state, options, rate = loaded(data, LAYOUT)
         advance(array_at(x, n, NUMBER), array_at(g, n, NUMBER), state, rate[0], options)
         return 0.0
 

@@ -23,7 +23,7 @@ from numbelief._compile.internals import (
     window,
 )
 from numbelief._compile.jit import key_of
-from numbelief._compile.pointers import Stored, compile_for_vectors, loaded
+from numbelief._compile.pointers import Layout, Stored, compile_for_vectors, loaded
 from numbelief._compile.template import bind
 from numbelief.online.steps import Steps
 
@@ -158,25 +158,25 @@ def reviewer_of(review: Review) -> tuple[Reviewer, Any]:
     """What the game calls for a review, and what must stay alive meanwhile."""
     round = np.zeros(1, ROUND)
     stored = Stored(review, round)
-    compiled = _compile_review(stored.kind)
+    compiled = _compile_review(stored.layout)
     return Reviewer(compiled.address, stored.address, round, review.before), stored
 
 
 @functools.cache
-def _compile_review(taken: Any) -> Any:
-    review = bind(review_template, key_of(taken), TAKEN=taken, NUMBER=nb.float64)
+def _compile_review(layout: Layout) -> Any:
+    review = bind(review_template, key_of(layout), LAYOUT=layout.pointer, NUMBER=nb.float64)
     return compile_for_vectors(review, nb.float64, allocates=False)
 
 
 # ---- in compiled code --------------------------------------------------------------------------
 
 
-def review_template(TAKEN, NUMBER):
+def review_template(LAYOUT, NUMBER):
     """Add a round that ended at x."""
 
     def review_round(n, x, g, data):
         x, g = array_at(x, n, NUMBER), array_at(g, n, NUMBER)
-        review, round = loaded(data, TAKEN)
+        review, round = loaded(data, LAYOUT)
         if review.trace.size > 0:
             _review_step(g, review)
             _review_slots(round[0].rate, review)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from numbelief._compile.internals import larger, row
 from numbelief._compile.jit import key_of
-from numbelief._compile.pointers import Stored, compile_for_vectors
+from numbelief._compile.pointers import Layout, Stored, compile_for_vectors
 from numbelief._compile.template import bind
 from numbelief._step.call import StepCall, StoredStep
 from numbelief._step.kind import Kind
@@ -76,7 +76,7 @@ class WeightSteps(Steps):
             slots[1] = np.log(x)
         state, rate = StepState(slots, np.zeros(1, CLOCK), np.array([x.sum()])), np.zeros(1)
         self._stored = Stored(state, None, rate)
-        address = compile_weights(self._stored.kind).address
+        address = compile_weights(self._stored.layout).address
         super().__init__(state, None, StepCall(address, self._stored.address, rate))
 
 
@@ -97,8 +97,8 @@ def multiply_weights(x, g, state, rate, options):
 
 
 @functools.cache
-def compile_weights(taken: Any) -> Any:
+def compile_weights(layout: Layout) -> Any:
     """`multiply_weights` as a C function."""
-    names = {"advance": multiply_weights, "TAKEN": taken, "NUMBER": nb.float64}
-    step = bind(stored_template, f"weights_{key_of(taken)}", **names)
+    names = {"advance": multiply_weights, "LAYOUT": layout.pointer, "NUMBER": nb.float64}
+    step = bind(stored_template, f"weights_{key_of(layout)}", **names)
     return compile_for_vectors(step, nb.float64, allocates=False)

@@ -1,5 +1,6 @@
 """What all rules share: hyperparameters and their ranges, state, decay, the registry."""
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, fields
@@ -7,6 +8,11 @@ from typing import Any, ClassVar
 
 from numbelief.rules import hyperparameters
 from numbelief.rules.hyperparameters import Rate
+
+
+@functools.cache
+def _fields(rule: Any) -> tuple[Any, ...]:
+    return fields(rule)
 
 
 class Method:
@@ -124,7 +130,7 @@ class Rule(Method):
         return hash(self._key())
 
     def __post_init__(self) -> None:
-        for f in fields(self):
+        for f in _fields(type(self)):  # type: ignore[arg-type]
             value = getattr(self, f.name)
             if f.name in self.checks:
                 checked = self.checks[f.name](value)
@@ -158,7 +164,8 @@ class Rule(Method):
     @classmethod
     def number_names(cls) -> tuple[str, ...]:
         """Names of the hyperparameters that compiled code sees."""
-        return tuple(f.name for f in fields(cls) if f.name not in cls.checks)
+        names = (f.name for f in _fields(cls))  # type: ignore[arg-type]
+        return tuple(name for name in names if name not in cls.checks)
 
     @property
     def numbers(self) -> dict[str, float]:
