@@ -325,17 +325,24 @@ def array_at(typingctx, address, n, kind):
     return result(given, nb.intp, kind), codegen
 
 
+def _element(context: Any, builder: Any, array: Any, result: Any, value: Any, k: Any) -> Any:
+    """Element k of an array, a number or an array that owns nothing."""
+    source = make_array(array)(context, builder, value)
+    shape = cgutils.unpack_tuple(builder, source.shape)[1:]
+    stride, *strides = cgutils.unpack_tuple(builder, source.strides)
+    data = cgutils.pointer_add(builder, source.data, builder.mul(k, stride))
+    if not shape:
+        return context.unpack_value(builder, result, data)
+    return _view(context, builder, result, data, shape, strides)
+
+
 @intrinsic
 def strided_row(typingctx, array, k):
     """Element k of an array of two or more dimensions; a GPU's functions may return no array."""
     result = array.copy(ndim=array.ndim - 1, layout="A")
 
     def codegen(context, builder, signature, args):
-        source = make_array(array)(context, builder, args[0])
-        shape = cgutils.unpack_tuple(builder, source.shape)[1:]
-        stride, *strides = cgutils.unpack_tuple(builder, source.strides)
-        data = cgutils.pointer_add(builder, source.data, builder.mul(args[1], stride))
-        return _view(context, builder, result, data, shape, strides)
+        return _element(context, builder, array, result, *args)
 
     return result(array, nb.intp), codegen
 
@@ -355,31 +362,6 @@ def strided_window(typingctx, array, lo, hi):
         return _view(context, builder, result, data, shape, [stride])
 
     return result(array, nb.intp, nb.intp), codegen
-
-
-@intrinsic
-def without_refcounts(typingctx, value):
-    """The same arrays, also those in tuples, without their reference counts; the caller keeps them.
-
-    Counting references takes 10 ns an array, more than the arithmetic of a step at n = 2.
-    """
-
-    def strip(context, builder, kind, llvm):
-        if isinstance(kind, nb.Array):
-            array = make_array(kind)(context, builder, llvm)
-            array.meminfo = cgutils.get_null_value(array.meminfo.type)
-            array.parent = cgutils.get_null_value(array.parent.type)
-            return array._getvalue()
-        if isinstance(kind, nb.BaseTuple):
-            for i, each in enumerate(kind):
-                bare = strip(context, builder, each, builder.extract_value(llvm, i))
-                llvm = builder.insert_value(llvm, bare, i)
-        return llvm
-
-    def codegen(context, builder, signature, args):
-        return strip(context, builder, value, args[0])
-
-    return value(value), codegen
 
 
 @intrinsic
@@ -533,9 +515,7 @@ def pick_rows(typingctx, args, row):
             value = builder.extract_value(values[0], i)
             if target != kind:
                 rows = builder.extract_value(value, 0)
-                value = context.compile_internal(
-                    builder, lambda a, i: a[i], target(kind[0], nb.intp), [rows, values[1]]
-                )
+                value = _element(context, builder, kind[0], target, rows, values[1])
             picked.append(value)
         return context.make_tuple(builder, result, picked)
 

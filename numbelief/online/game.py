@@ -12,8 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief._compile.internals import call_c, without_refcounts
+from numbelief._compile.internals import call_c
 from numbelief._compile.jit import jit, key_of
+from numbelief._compile.pointers import (
+    Layout,
+    Stored,
+    compile_for_numbers,
+    loaded,
+    numbers_from_python,
+)
 from numbelief._compile.template import bind
 from numbelief._objective.compiled import FAILED, ROW, Raised
 from numbelief._step.template import call_step
@@ -22,6 +29,7 @@ from numbelief.online.review import copy_to_row
 
 TOTALS = np.dtype(
     [
+        ("played", "i8"),  # rounds so far
         ("inner", "f8"),  # the sum of <g, x>
         ("squares", "f8"),  # the sum of |g|^2, with a scale only
         ("next_row", "i8"),  # the next checkpoint
@@ -95,6 +103,27 @@ def new_record(
     )
 
 
+class Round(NamedTuple):
+    """What a round is played with.
+
+    Attributes
+    ----------
+    x, g : ndarray of shape (n,)
+        The point, and the gradient there.
+    step : StepCall
+    reviewer : Reviewer
+    fading : Fading
+    record : Record
+    """
+
+    x: Any
+    g: Any
+    step: Any
+    reviewer: Any
+    fading: Fading
+    record: Record
+
+
 # ---- in compiled code --------------------------------------------------------------------------
 
 
@@ -108,13 +137,15 @@ def evaluate(t, x, g, objective):
     return fun
 
 
-def write_down(fun, t, rate, x, g, record):
+def write_down(fun, rate, x, g, record):
     """Keep what is wanted of a round, and return the rate of its step, or -1 to end the game."""
     totals = record.totals[0]
+    t = totals.played
     inner = dot(g, x)
     if not (isfinite(fun) and isfinite(inner)):
         return -1.0
     record.loss[t] = fun
+    totals.played = t + 1
     totals.inner += inner
     for i in range(x.size):
         record.gradient[i] += g[i]
@@ -140,41 +171,35 @@ def fade(fading):
         fading.clock[0].beta1 *= fading.factor
 
 
-def round_template(write_down):
+def play_round(fun, rate, round):
     """Play a round that was evaluated; False if its loss or gradient is not finite."""
-
-    def play_round(fun, t, rate, x, g, step, reviewer, fading, record):
-        rate = write_down(fun, t, rate, x, g, record)
-        if rate < 0:
-            return False
-        if reviewer.address != 0:
-            copy_to_row(x, reviewer.before, 0)
-        call_step(x, g, rate, step)
-        if reviewer.address != 0:
-            round = reviewer.round[0]
-            round.t = t
-            round.rate = rate
-            call_c(reviewer.address, x, g, reviewer.data)
-        fade(fading)
-        return True
-
-    return play_round
+    x, g, step, reviewer, fading, record = round
+    t = record.totals[0].played
+    rate = write_down(fun, rate, x, g, record)
+    if rate < 0:
+        return False
+    if reviewer.address != 0:
+        copy_to_row(x, reviewer.before, 0)
+    call_step(x, g, rate, step)
+    if reviewer.address != 0:
+        now = reviewer.round[0]
+        now.t = t
+        now.rate = rate
+        call_c(reviewer.address, x, g, reviewer.data)
+    fade(fading)
+    return True
 
 
-def game_template(evaluate, play_round, without_refcounts):
+def game_template(evaluate, play_round):
     """Play a round for each rate, after ``first`` others; return the number of those played.
 
     The game ends before a round whose loss or gradient is not finite.
     """
 
-    def game(first, rates, x, g, objective, step, reviewer, fading, record):
-        rates, x, g, objective, step, reviewer, fading, record = without_refcounts(
-            (rates, x, g, objective, step, reviewer, fading, record)
-        )
+    def game(first, rates, x, g, round, objective):
         for k in range(rates.size):
-            t = first + k
-            fun = evaluate(t, x, g, objective)
-            if not play_round(fun, t, rates[k], x, g, step, reviewer, fading, record):
+            fun = evaluate(first + k, x, g, objective)
+            if not play_round(fun, rates[k], round):
                 return k
         return rates.size
 
@@ -185,28 +210,44 @@ def game_template(evaluate, play_round, without_refcounts):
 
 
 @functools.cache
-def compile_game() -> Any:
-    """The game around losses at an address."""
+def compile_game(layout: Layout) -> Any:
+    """Compile ``game(first, rates, data, objective)`` around losses at an address.
+
+    ``layout`` is that of a `Round`, which lies at ``data``.
+    """
+    game = bind(game_template, evaluate=evaluate, play_round=play_round)
+    stored = bind(_stored_game_template, key_of(layout), game=game, LAYOUT=layout.pointer)
+    return jit(stored, nogil=True, allocates=False)
+
+
+def _stored_game_template(game, LAYOUT):
+    def stored_game(first, rates, data, objective):
+        round = loaded(data, LAYOUT)[0]
+        return game(first, rates, round.x, round.g, round, objective)
+
+    return stored_game
+
+
+def game_in_python(evaluate: Any, stored: Stored) -> Any:
+    """The same around losses that Python calls; a `Round` is stored."""
+    address = _compile_round(stored.layout).address
+    play = numbers_from_python(address, nogil=False)
     game = bind(
         game_template,
-        key_of(),
         evaluate=evaluate,
-        play_round=bind(round_template, write_down=write_down),
-        without_refcounts=without_refcounts,
+        play_round=lambda fun, rate, round: play(fun, rate, stored.address),
     )
-    return jit(game, nogil=True, allocates=False)
-
-
-def game_in_python(evaluate: Any) -> Any:
-    """The game around losses that Python calls."""
-    return bind(
-        game_template,
-        evaluate=evaluate,
-        play_round=_compile_round(),
-        without_refcounts=lambda arrays: arrays,
-    )
+    return lambda first, rates, x, g: game(first, rates, x, g, None, None)
 
 
 @functools.cache
-def _compile_round() -> Any:
-    return jit(bind(round_template, key_of(), write_down=write_down), allocates=False)
+def _compile_round(layout: Layout) -> Any:
+    stored = bind(_stored_round_template, key_of("round", layout), LAYOUT=layout.pointer)
+    return compile_for_numbers(stored, allocates=False)
+
+
+def _stored_round_template(LAYOUT):
+    def stored_round(fun, rate, data):
+        return play_round(fun, rate, loaded(data, LAYOUT)[0])
+
+    return stored_round

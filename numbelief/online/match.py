@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from numbelief._compile.arrays import copy as copy_array
 from numbelief._compile.jit import jit, key_of
+from numbelief._compile.pointers import Stored
 from numbelief._compile.template import named
 from numbelief._objective.compiled import ROW, Form, Objective, PerRow, Raised
 from numbelief.checks import as_reals, integer, positive
@@ -197,16 +198,21 @@ class Match:
         return review
 
     def _play(self, steps: Steps, reviewer: Reviewer, recorded: game.Record | None = None) -> None:
-        g, fading = np.zeros(self.losses.n), self._fading(steps)
+        x, g, fading = self.x, np.zeros(self.losses.n), self._fading(steps)
+        stored = Stored(game.Round(x, g, steps.call, reviewer, fading, self.record))
         objective, _alive = self._objective(recorded)
-        run = game.game_in_python(self._evaluate) if objective is None else game.compile_game()
+        run: Any
+        if objective is None:
+            in_python = game.game_in_python(self._evaluate, stored)
+            run = functools.partial(in_python, x=x, g=g)
+        else:
+            compiled = game.compile_game(stored.layout)
+            run = functools.partial(compiled, data=stored.address, objective=objective)
         while self.played < self.rounds:
             first, count = self.played, min(_CHUNK, self.rounds - self.played)
             rates = table(self.moves.schedule, first + self.player.first_rate, count)
             try:
-                done = run(
-                    first, rates, self.x, g, objective, steps.call, reviewer, fading, self.record
-                )
+                done = int(run(first, rates))
             except Raised:
                 self.played = int(objective.block[ROW])
                 self.evaluate_loss(self.played, self.x)
@@ -228,7 +234,7 @@ class Match:
         else:
             return None, None
         rows = tuple(PerRow(each) for each in data)
-        compiled = Objective(fun, None, Form.INPLACE, rows, np.dtype(np.float64))
+        compiled = Objective(fun, None, Form.TRUSTED, rows, np.dtype(np.float64))
         return compiled.call(self.losses.n)
 
     def _fading(self, steps: Steps) -> game.Fading:
