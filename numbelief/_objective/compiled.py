@@ -43,7 +43,7 @@ from numbelief._compile.internals import (
     row_type,
     takes_pointers,
 )
-from numbelief._compile.jit import key_of
+from numbelief._compile.jit import key_of, part
 from numbelief._compile.pointers import PROTOTYPE, Stored, compile_for_vectors, loaded
 from numbelief._compile.template import bind
 
@@ -69,7 +69,8 @@ class Form(enum.Enum):
     SEPARATE = "separate"
     TOGETHER = "together"
     INPLACE = "inplace"
-    #: In place, by a function of numbelief's own, which fills all of grad and leaves x as it is.
+    #: In place, by a function of numbelief's own, which fills all of grad, leaves x as it is and
+    #: does not raise: it becomes part of the C function.
     TRUSTED = "trusted"
     DIFFERENCES = "differences"
 
@@ -146,15 +147,12 @@ def inplace_template(fresh, opened, FUN_TYPE):
     return inplace
 
 
-def trusted_template(opened, FUN_TYPE, NUMBER):
-    """``fun(x, grad, *args) -> value``, without the guards around what users write."""
+def trusted_template(fun, opened, NUMBER):
+    """``fun(x, grad, *args) -> value`` without guards."""
 
     def trusted(n, x, g, data):
-        block, args = opened(data)
-        given = (array_at(x, n, NUMBER), array_at(g, n, NUMBER)) + args  # noqa: RUF005
-        failed, value = call_compiled(block[FUN], FUN_TYPE, given)
-        block[FAILED] = failed
-        return np.float64(value)
+        _, args = opened(data)
+        return np.float64(fun(array_at(x, n, NUMBER), array_at(g, n, NUMBER), *args))
 
     return trusted
 
@@ -342,8 +340,11 @@ class Objective:
             return
         number = numba.from_dtype(dtype)
         kinds = tuple(map(_argument_type, args))
-        versions = tuple(map(_version, (fun, jac) if form is Form.SEPARATE else (fun,)))
-        self._adapter, self._addresses = _link(fun, jac, form, number, kinds, versions)
+        if form is Form.TRUSTED:
+            self._adapter, self._addresses = _link_trusted(fun, number, kinds), [0, 0]
+        else:
+            versions = tuple(map(_version, (fun, jac) if form is Form.SEPARATE else (fun,)))
+            self._adapter, self._addresses = _link(fun, jac, form, number, kinds, versions)
         self.address = self._adapter.address
         self._store(args)
 
@@ -375,7 +376,7 @@ def _link(
     """Compile the functions; return their adapter, and the addresses of their code."""
     x = nb.Array(number, 1, "C")
     seen = tuple(map(row_type, types))
-    given = {"x": x, "grad": x} if form in (Form.INPLACE, Form.TRUSTED) else {"x": x}
+    given = {"x": x, "grad": x} if form is Form.INPLACE else {"x": x}
     value = "float64" if number == nb.float64 else "float64 or float32"
     returns = f"({value}, {x})" if form is Form.TOGETHER else value
     for i, kind in enumerate(types):
@@ -401,6 +402,16 @@ def _link(
         names["JAC_TYPE"] = nb.FunctionType(second.signature)
     addresses = [*map(address_of_compiled, compiled), 0][:2]
     return _adapter(form, number, kinds, **names), addresses
+
+
+@functools.cache
+def _link_trusted(fun: Any, number: Any, types: Any) -> Any:
+    """Compile a function of numbelief's own, which has a key in its name, as a C function."""
+    opened = bind(opened_template, ARGS_POINTER=nb.CPointer(nb.Tuple(types)))
+    key = key_of(fun.py_func.__qualname__, number, types)
+    inlined = part(fun.py_func, inlined=True, allocates=False)
+    trusted = bind(trusted_template, key, fun=inlined, opened=opened, NUMBER=number)
+    return compile_for_vectors(trusted, number, allocates=False)
 
 
 def _argument_type(value: Any) -> Any:
@@ -471,9 +482,6 @@ def _adapter(form: Any, number: Any, args: Any, **names: Any) -> Any:
     """The C function that calls functions of these types."""
     key = key_of(form, number, args, *names.items())
     opened = bind(opened_template, ARGS_POINTER=nb.CPointer(args))
-    if form is Form.TRUSTED:
-        trusted = bind(trusted_template, key, opened=opened, NUMBER=number, **names)
-        return compile_for_vectors(trusted, number, allocates=False)
     fresh = bind(fresh_template, NUMBER_POINTER=nb.CPointer(number))
     adapter = bind(_TEMPLATES[form], key, fresh=fresh, opened=opened, **names)
     return compile_for_vectors(adapter, number)

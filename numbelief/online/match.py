@@ -226,15 +226,16 @@ class Match:
 
     def _objective(self, recorded: game.Record | None) -> tuple[Any, Any]:
         """What the compiled game calls, and what must stay alive; None for a Python callback."""
-        fun = self.losses.fun
+        fun, form = self.losses.fun, Form.TRUSTED
         if recorded is not None:
             fun, data = _compile_recorded(), (recorded.loss, recorded.gradients)
         elif fun is not None:
             data = self.losses[: self.rounds].data
+            form = Form.TRUSTED if self.losses.is_built_in() else Form.INPLACE
         else:
             return None, None
         rows = tuple(PerRow(each) for each in data)
-        compiled = Objective(fun, None, Form.TRUSTED, rows, np.dtype(np.float64))
+        compiled = Objective(fun, None, form, rows, np.dtype(np.float64))
         return compiled.call(self.losses.n)
 
     def _fading(self, steps: Steps) -> game.Fading:
