@@ -90,7 +90,15 @@ def test_the_rules_import_the_standard_library_only(path):
         if isinstance(node, (ast.Import, ast.ImportFrom))
     }
     roots = {name.split(".")[0] for name in modules if not name.startswith("numbelief.rules")}
-    assert roots <= {"math", "dataclasses", "typing", "collections", "itertools", "warnings"}
+    assert roots <= {
+        "math",
+        "dataclasses",
+        "typing",
+        "collections",
+        "functools",
+        "itertools",
+        "warnings",
+    }
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)

@@ -12,7 +12,7 @@ SCRIPT = """
 import re, sys
 import numpy as np
 from numbelief import *
-from numbelief._step.compiled import compile_step
+from numbelief._step.call import StoredStep
 
 n = 1000
 rules = [
@@ -26,13 +26,8 @@ for rule in rules:
         for bounds in (None, [(-1, 1)] * n)[: 1 + isinstance(rule, AdaBelief)]:
             x = np.ones(n, dtype)
             opt = Optimizer(rule, x, bounds=bounds, target=sys.argv[1])
-            opt.step(np.ones(n, dtype))
-            parallel = sys.argv[1] == "parallel"
-            kernel = compile_step(opt.kind, parallel=parallel, nogil=parallel)
-            code = "\\n".join(
-                text for signature, text in kernel.inspect_asm().items()
-                if signature[0].dtype.name == x.dtype.name
-            )
+            step = StoredStep(opt.kind, opt.step_state, opt.step_options, x.dtype)
+            code = step.compiled(sys.argv[1] == "parallel")._library.get_asm_str()
             # The mnemonics of x86 carry a v where the machine has AVX.
             count = lambda mnemonic: len(re.findall(rf"\\bv?{mnemonic}\\b", code))
             name = f"{type(rule).__name__} {dtype.__name__} {bounds is None}"

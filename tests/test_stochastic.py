@@ -241,7 +241,7 @@ def test_python_loops_load_their_kernels_once(recwarn):
     compiled = epochs._compile_note, epochs._compile_average
     for each in compiled:
         each.cache_clear()
-    run(epochs=2)
+    run(epochs=2, options={"iterate": "average"})
     # The average with threads and without.
     assert [each.cache_info().misses for each in compiled] == [1, 2]
     assert not recwarn.list

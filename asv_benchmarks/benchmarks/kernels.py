@@ -6,7 +6,7 @@ import numpy as np
 
 from numbelief import LAMB, SGD, AdaBelief, Adam, Lookahead, Optimizer
 from numbelief._compile.threads import RELEASE_GIL_FROM
-from numbelief._step.compiled import compile_step
+from numbelief._step.call import StoredStep
 from numbelief.rules import Rule
 
 from .common import RATE, Step, numbers, ratio, side_by_side, traffic_step
@@ -20,10 +20,10 @@ def kernel_step(rule, n, dtype="float32", target="parallel"):
     optimizer = Optimizer(rule, numbers(n, dtype), target=target)
     parallel = target == "parallel"
     nogil = parallel or n >= RELEASE_GIL_FROM
-    kernel = compile_step(optimizer.kind, parallel=parallel, nogil=nogil)
-    rate = optimizer.rates(1)[0]
-    g = numbers(n, dtype, seed=1)
-    step = partial(kernel, optimizer.x, g, *optimizer.step_state, rate, *optimizer.step_options)
+    state, options = optimizer.step_state, optimizer.step_options
+    stored = StoredStep(optimizer.kind, state, options, optimizer.x.dtype)
+    kernel = stored.checked(optimizer.x, parallel=parallel, nogil=nogil)
+    step = partial(kernel, numbers(n, dtype, seed=1), optimizer.rates(1)[0])
     step()
     return step
 

@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from numbelief._compile.internals import bits_of, larger, of_bits, smaller, window
+from numbelief._compile.internals import (
+    bits_of,
+    larger,
+    of_bits,
+    smaller,
+    stays_apart,
+    window,
+)
 from numbelief._compile.jit import jit, key_of, part
 from numbelief._compile.template import bind
 
@@ -96,6 +103,7 @@ def add_multiple(a, factor, b):
 
 def sum_of_squares(a, lo, hi, factor):
     """The squares of factor * a between lo and hi, summed in float64 in any order."""
+    stays_apart()
     total = 0.0
     for value in window(a, lo, hi):
         total += (np.float64(value) * factor) ** 2

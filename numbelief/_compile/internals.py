@@ -171,8 +171,9 @@ def cast(typingctx, values, like):
     return signature, codegen
 
 
-_TINY = {32: 2.0**-126, 64: 2.0**-1022}
-_EPS = {32: 2.0**-23, 64: 2.0**-52}
+# By the bits of a number.
+TINY = {32: 2.0**-126, 64: 2.0**-1022}
+EPS = {32: 2.0**-23, 64: 2.0**-52}
 
 
 def _constant(values: dict[int, float]) -> Any:
@@ -187,8 +188,8 @@ def _constant(values: dict[int, float]) -> Any:
 
 #: The smallest normal number of an array's dtype, and the distance from 1 to the next number, in
 #: float64. ``np.finfo`` takes 0.1 s to compile.
-tiny_of = intrinsic(_constant(_TINY))
-eps_of = intrinsic(_constant(_EPS))
+tiny_of = intrinsic(_constant(TINY))
+eps_of = intrinsic(_constant(EPS))
 
 
 @intrinsic
@@ -434,6 +435,22 @@ def call_compiled(typingctx, address, kind, args):
 
 
 @intrinsic
+def stays_apart(typingctx):
+    """Let the function that this stands in never be merged with those that call it.
+
+    A sum that may be reordered has other bits where LLVM knows more of its arguments.
+    """
+
+    def codegen(context, builder, signature, args):
+        # What is to be merged with its caller asks the same of all that it calls.
+        builder.function.attributes.discard("alwaysinline")
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return nb.void(), codegen
+
+
+@intrinsic
 def leave(typingctx, condition):
     """Leave compiled code with the exception that is set, on a condition."""
 
@@ -573,19 +590,3 @@ def give_back(typingctx, address, length):
         return context.get_dummy_value()
 
     return nb.void(nb.intp, nb.intp), codegen
-
-
-#: What Python runs in place of these, where it runs the text of kernels itself.
-IN_PYTHON: dict[str, Any] = {
-    "larger": lambda a, b: b if b > a else a,
-    "smaller": lambda a, b: b if b < a else a,
-    "flushed": lambda value, tiny: tiny - tiny if abs(value) < tiny else value,
-    "row": lambda array, k: array[k],
-    "window": lambda array, lo, hi: array[lo:hi],
-    "cast": lambda values, like: tuple(map(like.dtype.type, values)),
-    "tiny_of": lambda array: _TINY[8 * array.dtype.itemsize],
-    "eps_of": lambda array: _EPS[8 * array.dtype.itemsize],
-    "bits_of": lambda value: abs(value).view(f"i{value.itemsize}"),
-    "of_bits": lambda bits: float(bits.view(f"f{bits.itemsize}")),
-    "to_fixed_tuple": lambda values, count: tuple(values),
-}

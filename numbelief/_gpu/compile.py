@@ -7,7 +7,7 @@ import numba
 from numba import cuda
 from numba import types as nb
 
-from numbelief._compile.internals import IN_PYTHON
+from numbelief._compile.internals import EPS, TINY
 from numbelief._compile.template import adopt
 from numbelief._gpu import INSTALL
 
@@ -35,6 +35,22 @@ def load() -> Any:
 
 # ---- functions ---------------------------------------------------------------------------------
 
+#: What Python runs in place of the CPU's intrinsics, where it runs the text of kernels itself.
+IN_PYTHON: dict[str, Any] = {
+    "larger": lambda a, b: b if b > a else a,
+    "smaller": lambda a, b: b if b < a else a,
+    "flushed": lambda value, tiny: tiny - tiny if abs(value) < tiny else value,
+    "row": lambda array, k: array[k],
+    "window": lambda array, lo, hi: array[lo:hi],
+    "cast": lambda values, like: tuple(map(like.dtype.type, values)),
+    "tiny_of": lambda array: TINY[8 * array.dtype.itemsize],
+    "eps_of": lambda array: EPS[8 * array.dtype.itemsize],
+    "bits_of": lambda value: abs(value).view(f"i{value.itemsize}"),
+    "of_bits": lambda bits: float(bits.view(f"f{bits.itemsize}")),
+    "to_fixed_tuple": lambda values, count: tuple(values),
+    "stays_apart": lambda: None,
+}
+
 
 def device(function: Any) -> Any:
     """A plain function as others on the card may call it."""
@@ -54,7 +70,7 @@ def _names() -> dict[str, Any]:
     names = {**builtins, "larger": builtins["max"], "smaller": builtins["min"]}
     if SIMULATED:
         return IN_PYTHON | names
-    return names | {"flushed": device(IN_PYTHON["flushed"])}
+    return names | {name: device(IN_PYTHON[name]) for name in ("flushed", "stays_apart")}
 
 
 def for_card(function: Any, **names: Any) -> Any:

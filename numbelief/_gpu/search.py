@@ -8,8 +8,8 @@ from numba import cuda
 from numba import types as nb
 from numpy.typing import NDArray
 
-from numbelief._compile.internals import IN_PYTHON
 from numbelief._compile.template import adopt
+from numbelief._gpu.compile import IN_PYTHON
 from numbelief._gpu.points import Points
 from numbelief._gpu.problem import CardProblem
 from numbelief._gpu.reductions import higher, top, total, total_of

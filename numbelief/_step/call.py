@@ -53,16 +53,17 @@ class StoredStep:
     def _stored(self) -> Stored:
         return Stored(self._state, self._options, self._rate)
 
-    def _compile(self, parallel: bool) -> Any:
+    def compiled(self, parallel: bool) -> Any:
+        """The C function."""
         return compile_step(self._kind, self._stored.layout, self._dtype, parallel=parallel)
 
     @functools.cached_property
     def _serial(self) -> int:
-        return self._compile(False).address  # type: ignore[no-any-return]
+        return self.compiled(False).address  # type: ignore[no-any-return]
 
     @functools.cached_property
     def _parallel(self) -> int:
-        return self._compile(True).address  # type: ignore[no-any-return]
+        return self.compiled(True).address  # type: ignore[no-any-return]
 
     def call(self, *, parallel: bool = False) -> StepCall:
         """For compiled code."""
@@ -73,12 +74,12 @@ class StoredStep:
         self, x: NDArray[Any], g: NDArray[Any], *, parallel: bool, nogil: bool
     ) -> Callable[[float], Any]:
         """A function of the rate that steps x along g, for loops that Python runs."""
-        address, data, rate = self.call(parallel=parallel)
+        address, data, _ = self.call(parallel=parallel)
         function = vectors_from_python(address, nogil=nogil)
         given = x.size, address_of_data(x), address_of_data(g), data
 
-        def step(value: float) -> None:
-            rate[0] = value
+        def step(rate: float) -> None:
+            self._rate[0] = rate  # which also keeps what lies at data
             function(*given)
 
         return step

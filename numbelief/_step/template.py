@@ -23,6 +23,7 @@ from numbelief._compile.internals import (
     larger,
     row,
     smaller,
+    stays_apart,
     tiny_of,
     to_fixed_tuple,
     window,
@@ -205,6 +206,7 @@ def norms_template(update, as_seen, load, rows, Coefficients):
     """Sums of squares of x and of the direction that the coming update will take, in any order."""
 
     def norms_of_block(x, g, slots, values, scaling, lo, hi):
+        stays_apart()
         c = Coefficients(*values)
         x, g, slots = window(x, lo, hi), window(g, lo, hi), rows(slots, lo, hi)
         of_x = of_direction = 0.0
