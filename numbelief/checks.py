@@ -151,3 +151,51 @@ def as_scalar(value: Any, name: str = "fun") -> float:
     if array.size != 1:
         raise ValueError(f"{name} must return a scalar, got shape {array.shape}")
     return float(array.reshape(())[()])
+
+
+def as_bound(name: str, value: Any) -> NDArray[np.float64]:
+    """Numbers other than NaN."""
+    bound = as_reals(value, name).astype(np.float64)
+    if np.isnan(bound).any():
+        raise ValueError(f"{name} must not be NaN, got {value!r}")
+    return bound
+
+
+def as_finite(name: str, value: Any) -> NDArray[np.float64]:
+    """Finite numbers."""
+    array = as_reals(value, name)
+    refuse_infinite(name, array)
+    return array.astype(np.float64)
+
+
+def refuse_infinite(name: str, array: NDArray[Any]) -> None:
+    """Raise ValueError where a number is infinite or NaN."""
+    finite = np.isfinite(array)
+    if not finite.all():
+        i = int(np.argmin(finite))
+        raise ValueError(f"{name} must be finite, got {array.flat[i]} at index {i}")
+
+
+def as_number(name: str, value: Any) -> float:
+    """One finite number."""
+    array = as_finite(name, value)
+    if array.ndim > 0:
+        raise TypeError(f"{name} must be a number, got shape {array.shape}")
+    return float(array)
+
+
+def as_nonnegative(name: str, value: Any) -> float:
+    """One finite number of at least 0."""
+    number = as_number(name, value)
+    if number < 0:
+        raise ValueError(f"{name} must be at least 0, got {number:g}")
+    return number
+
+
+def as_point(name: str, value: Any) -> NDArray[Any]:
+    """A copy of a point, of float32 or float64."""
+    given = as_reals(value, name)
+    if given.ndim != 1:
+        raise ValueError(f"{name} must have one dimension, got shape {given.shape}")
+    refuse_infinite(name, given)
+    return np.array(given, dtype=np.float32 if given.dtype == np.float32 else np.float64)

@@ -12,7 +12,7 @@ from numbelief import schedules
 from numbelief._compile import threads
 from numbelief._step.kind import Kind, check_rule, never_decays
 from numbelief._step.state import (
-    CLOCK,
+    TIMESTEP,
     Projection,
     Region,
     StepOptions,
@@ -128,12 +128,12 @@ class Optimizer:
         self._max_value = None if max_value is None else positive("max_value", max_value)
 
         inner = self.inner
-        clock = np.zeros(1, CLOCK)
-        clock["beta1"], clock["beta2"] = inner.betas
+        timestep = np.zeros(1, TIMESTEP)
+        timestep["beta1"], timestep["beta2"] = inner.betas
         #: What steps change besides x.
         self.step_state = StepState(
             self.vectors.slots(len(self._state_names)),
-            clock,
+            timestep,
             np.array(list(inner.numbers.values())),
         )
         rate: Any = inner.default_rate if rule.learning_rate is None else rule.learning_rate
@@ -152,12 +152,11 @@ class Optimizer:
         """Put together what a step takes besides x, the gradient and the state."""
         n, dtype, rule = self.vectors.size, self.vectors.dtype, self.inner
         feasible_set = self.feasible_set
-        self.limits = trace = projection = None
-        if isinstance(feasible_set, Box):
-            self.limits = feasible_set.limits(n, dtype)
-        elif feasible_set is not None:
+        last_step = projection = None
+        self.limits = None if feasible_set is None else feasible_set.limits(n, dtype)
+        if feasible_set is not None and self.limits is None:
             self._projector = feasible_set.projector(n, dtype)
-            trace = np.zeros((2, n), dtype)
+            last_step = np.zeros((2, n), dtype)
             projection = Projection(self._projector.address, self._projector.data, np.zeros(1))
         lower, upper = self.limits or (None, None)
         edges = owner = None
@@ -171,7 +170,7 @@ class Optimizer:
             max_value=self._max_value,
             lower=lower,
             upper=upper,
-            trace=trace,
+            last_step=last_step,
             projection=projection,
             edges=edges,
             owner=owner,
@@ -181,14 +180,14 @@ class Optimizer:
         #: What its kernels depend on.
         self.kind = Kind.of(rule, self.step_options)
         #: Where x may be, for compiled loops.
-        probe = None if trace is None else np.ones((2, n), dtype)
-        self.region = Region(lower, upper, projection, trace, probe)
+        probe = None if last_step is None else np.ones((2, n), dtype)
+        self.region = Region(lower, upper, projection, last_step, probe)
         self._step = self.vectors.stepper(self.kind, self.step_options, self.step_state)
 
     @property
     def t(self) -> int:
         """Number of steps taken."""
-        return int(self.step_state.clock["t"][0])
+        return int(self.step_state.timestep["t"][0])
 
     @property
     def state(self) -> dict[str, NDArray[Any]]:
@@ -343,7 +342,7 @@ class Optimizer:
         arrays = {
             "x": vectors.to_host(vectors.x),
             "state": vectors.to_host(slots).reshape(len(slots), vectors.size),
-            "clock": self.step_state.clock,
+            "clock": self.step_state.timestep,
         }
         if self.limits is not None:
             arrays |= dict(zip(("lower", "upper"), self.limits, strict=True))
@@ -396,11 +395,11 @@ class Optimizer:
                 "the checkpoint does not match: another feasible_set in the file, "
                 f"{feasible_set!r} given"
             )
-        mine = {"x": opt.vectors.x, "state": opt.step_state.slots, "clock": opt.step_state.clock}
+        mine = {"x": opt.vectors.x, "state": opt.step_state.slots, "clock": opt.step_state.timestep}
         n, dtype = opt.vectors.size, opt.vectors.dtype
         shapes = {"state": (len(opt._state_names), n), "clock": (1,), "x": (n,)}
         for name, shape in shapes.items():
-            saved, kind = arrays[name], CLOCK if name == "clock" else dtype
+            saved, kind = arrays[name], TIMESTEP if name == "clock" else dtype
             if saved.shape != shape or saved.dtype != kind:
                 raise ValueError(
                     f"the checkpoint does not match: {name} is {saved.dtype}{saved.shape} in the "
@@ -408,7 +407,7 @@ class Optimizer:
                 )
         opt.vectors.from_host(mine["x"], arrays["x"])
         opt.vectors.from_host(mine["state"], arrays["state"])
-        opt.step_state.clock[...] = arrays["clock"]
+        opt.step_state.timestep[...] = arrays["clock"]
         return opt
 
 
@@ -443,7 +442,7 @@ def resolve_set(
         raise ValueError(
             f"feasible_set must have {n} coordinates, as x has, got {feasible_set.size}"
         )
-    if on_card and not isinstance(feasible_set, Box):
+    if on_card and not feasible_set.separable:
         raise ValueError(
             "feasible_set must be a Box on a GPU, where other sets are not yet available, "
             f"got {feasible_set!r}"

@@ -81,10 +81,10 @@ class CardRows:
 
     def _advance(self, steps: int) -> NDArray[np.int64]:
         """Take at most ``steps`` steps of each row; return the rows' status."""
-        clock = self._run.optimizer.step_state.clock
-        steps = min(steps, max(self._settings.maxiter - int(clock["t"][0]), 1))
+        timestep = self._run.optimizer.step_state.timestep
+        steps = min(steps, max(self._settings.maxiter - int(timestep["t"][0]), 1))
         status = self._rows.advance(self._run.rates(steps))
-        clock["t"] += steps
+        timestep["t"] += steps
         self._session.show(int(np.count_nonzero(status != RUNNING)))
         return status
 

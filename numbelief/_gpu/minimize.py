@@ -26,7 +26,7 @@ from numbelief._solve.observe import RUNNING
 from numbelief._solve.options import Options
 from numbelief.optimizer import Optimizer, resolve_set
 from numbelief.rules import Lookahead, Rule
-from numbelief.sets import Box, FeasibleSet
+from numbelief.sets import FeasibleSet
 
 
 def prepare(
@@ -55,8 +55,9 @@ def move_into(allowed: FeasibleSet | None, points: CardVectors, n: int, stacklev
     """Move points of n coordinates, one after another, into a set; warn if one lay outside."""
     if allowed is None:
         return
-    assert isinstance(allowed, Box)  # `resolve_set` refuses others on a GPU
-    if points.clip_to_bounds(*allowed.limits(n, points.dtype)):
+    limits = allowed.limits(n, points.dtype)
+    assert limits is not None  # `resolve_set` refuses other sets on a GPU
+    if points.clip_to_bounds(*limits):
         warnings.warn(OUTSIDE, OptimizeWarning, stacklevel=stacklevel)
 
 

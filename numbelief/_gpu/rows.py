@@ -89,10 +89,10 @@ def _kernel_template(pick, start_row, advance, finish_row, AUTOMATIC):
         status = outcome.status
         if k < status.size and status[k] == RUNNING:
             (
-                x, g, fresh, block, slots, clock, control, recent, best,
+                x, g, fresh, block, slots, timestep, control, recent, best,
                 average, previous, history, points, search, base, pairs, products, alphas,
             ) = own  # fmt: skip
-            state = StepState(slots[:, :, k], clock[:, k], numbers)
+            state = StepState(slots[:, :, k], timestep[:, k], numbers)
             region = Region(options.lower, options.upper, None, None, None)
             watch = Watch(
                 control[:, k], recent[:, k], best[:, :, k], average[:, k], previous[:, k],
@@ -206,10 +206,10 @@ def _layerwise_template(begin, scaling_of, block_options, norms_of_block, step_b
     """As that of a CPU, but with a block for each segment, whose norms are taken as it comes."""
 
     def advance(x, g, state, rate, options):
-        slots, clock, numbers = state
+        slots, timestep, numbers = state
         edges, owner = options.edges, options.owner
-        values = begin(x, clock, numbers, rate)
-        t = clock[0].t
+        values = begin(x, timestep, numbers, rate)
+        t = timestep[0].t
         scaling = scaling_of(x, g, numbers, rate, options)
         given = block_options(options)
         for b in range(owner.size):
@@ -341,11 +341,11 @@ class Rows:
 
         block = np.empty(WORDS, np.int64)
         own = (
-            x, loop.g, x, block, state.slots, state.clock, watch.control, recent, watch.best,
+            x, loop.g, x, block, state.slots, state.timestep, watch.control, recent, watch.best,
             watch.average, watch.previous, watch.history, watch.points, *loop.memory,
         )  # fmt: skip
         self._own = tuple(map(of_rows, own))
-        records = state.clock, watch.control, loop.memory.search
+        records = state.timestep, watch.control, loop.memory.search
         first = (card.to_device(a.astype(_as_records(a.dtype))) for a in records)
         self._start = (X0, *first, iterate)
         self._options = _for_card(opt.step_options, card.to_device)

@@ -142,7 +142,7 @@ class CardSearch:
             for function in method.values()
         )
         state = optimizer.step_state
-        self._state = state._replace(clock=state.clock.view(np.recarray))
+        self._state = state._replace(timestep=state.timestep.view(np.recarray))
         self._region = optimizer.region._replace(lower=lower, upper=upper)
         #: What a run is continued from, by its names in a file.
         self.kept = {"g": self.g, **self._memory._asdict()}
@@ -188,7 +188,7 @@ class CardSearch:
         slopes, tops, moves = self._reduce(_measure_trial, direction, x, g, x0)
         return float(slopes.sum()), float(tops.max()), moves.max() != 0
 
-    def _length(self, x, x0, trace):
+    def _length(self, x, x0, last_step):
         return self._reduce(_measure_trial, x, x, x, x0)[2].max()
 
     def _deflect(self, a, along, by, k, product, alphas, second):

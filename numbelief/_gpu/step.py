@@ -20,9 +20,9 @@ from numbelief._gpu import launch
 from numbelief._gpu.card import Card
 from numbelief._gpu.compile import kind_of, of_rule
 from numbelief._gpu.reductions import total
-from numbelief._step.compiled import compile_host_coefficients, parts_of_step
+from numbelief._step.compiled import bind_for, compile_host_coefficients, parts_of_step
 from numbelief._step.kind import Kind, fields_of
-from numbelief._step.state import CLOCK, StepOptions, StepState
+from numbelief._step.state import TIMESTEP, StepOptions, StepState
 from numbelief._step.template import trust_ratio
 
 # In this unit the square of a float64 does not overflow.
@@ -55,15 +55,15 @@ def _scaling(c, clip, most, keep, l2):
     return clip, most, _value_or(keep, c.one), _value_or(l2, c.zero)
 
 
-def _coordinate_template(step_coordinate, anchor, synchronize, LOOKS_AHEAD):
+def _coordinate_template(step_coordinate, anchor, synchronize, LOOKAHEAD):
     """Step coordinate i, and let the slow weights of a Lookahead follow."""
 
     def coordinate(x, g, slots, i, c, scaling, ratio, lower, upper, scale, slow, weight, phase):
-        if LOOKS_AHEAD:  # noqa: SIM102  Numba drops the branch only where it stands alone
+        if LOOKAHEAD:  # noqa: SIM102  Numba drops the branch only where it stands alone
             if phase & ANCHOR:
                 anchor(x, slow, i, lower, upper)
         step_coordinate(x, g, slots, i, c, scaling, ratio, lower, upper, None, None, scale)
-        if LOOKS_AHEAD:  # noqa: SIM102
+        if LOOKAHEAD:  # noqa: SIM102
             if phase & SYNCHRONIZE:
                 synchronize(x, slow, i, weight, lower, upper)
 
@@ -183,8 +183,7 @@ def kernels_of(kind: Kind) -> dict[str, Any]:
     parts = parts_of_step(kind, update)
     _, coefficients = fields_of(kind.rule)  # type: ignore[arg-type]
     names = {each: parts[each] for each in ("step_coordinate", "anchor", "synchronize")}
-    looks_ahead = kind.has("lookahead")
-    coordinate = bind(_coordinate_template, LOOKS_AHEAD=looks_ahead, **names)
+    coordinate = bind_for(kind, _coordinate_template, **names)
     step = {"coordinate": coordinate, "Coefficients": coefficients}
     names = {each: parts[each] for each in ("as_seen", "load")}
     squares = bind(_squares_template, update=update, **names)
@@ -224,7 +223,7 @@ class StepLauncher:
         dtype = np.dtype(card.x.dtype)
         self._host = compile_host_coefficients(kind.rule)  # type: ignore[arg-type]
         _, coefficients = fields_of(kind.rule)  # type: ignore[arg-type]
-        self._ahead = np.zeros(1, CLOCK)
+        self._ahead = np.zeros(1, TIMESTEP)
         self._values = np.empty(len(coefficients._fields), dtype)
         self._decays = np.empty(2, dtype)
         self._decaying = options.decays is not None
@@ -255,8 +254,8 @@ class StepLauncher:
     def step(self, g: Any, rate: float) -> None:
         """Queue one step along a gradient that the card has checked."""
         # Time passes once the step is queued: Ctrl-C may come while a first launch compiles.
-        ahead, clock = self._ahead, self._state.clock
-        ahead[...] = clock
+        ahead, timestep = self._ahead, self._state.timestep
+        ahead[...] = timestep
         self._host(self._values, self._decays, ahead, self._state.numbers, rate)
         keep, l2 = self._decays if self._decaying else (None, None)
         before = (self._x, g, self._slots, tuple(self._values))
@@ -278,7 +277,7 @@ class StepLauncher:
                 "step_layerwise", blocks.shape[0], *taken, *self._options, phase,
                 edges, blocks, self._ratios.results,
             )  # fmt: skip
-        clock[...] = ahead
+        timestep[...] = ahead
 
     def _reduce(self, measure: str, conclude: str, norm: "_Norm", taken: tuple[Any, ...]) -> None:
         """The two passes of a norm."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbelief.checks import as_array, as_scalar
-from numbelief.sets import Box
+from numbelief.sets import FeasibleSet
 
 SCHEMES = ("2-point", "3-point", "cs")
 
@@ -21,14 +21,16 @@ class Differences:
         As in `numbelief.minimize`.
     step : tuple of str and array or None
         See `difference_step`.
-    box : Box or None
+    feasible_set : FeasibleSet or None
         What the points lie in.
     """
 
-    def __init__(self, scheme: str, step: tuple[str, Any], box: Box | None) -> None:
+    def __init__(
+        self, scheme: str, step: tuple[str, Any], feasible_set: FeasibleSet | None
+    ) -> None:
         self._scheme = scheme
         self._step = step
-        self._box = box
+        self._feasible_set = feasible_set
 
     def fill(
         self, call: Callable[[NDArray[Any]], Any], x: NDArray[Any], g: NDArray[Any], fun: float
@@ -43,7 +45,9 @@ class Differences:
         self, call: Callable[[NDArray[Any]], Any], x: NDArray[Any], g: NDArray[Any], fun: float
     ) -> None:
         steps = self._steps(x, 1 / 3 if self._scheme == "3-point" else 1 / 2)
-        lower, upper = (-np.inf, np.inf) if self._box is None else self._box.limits(x.size, x.dtype)
+        allowed = self._feasible_set
+        limits = None if allowed is None else allowed.limits(x.size, x.dtype)
+        lower, upper = (-np.inf, np.inf) if limits is None else limits
         up = np.broadcast_to(np.subtract(upper, x, dtype=float), x.shape)
         down = np.broadcast_to(np.subtract(x, lower, dtype=float), x.shape)
 

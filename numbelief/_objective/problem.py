@@ -11,7 +11,7 @@ from numbelief._objective import compiled as _compiled
 from numbelief._objective.compiled import Form
 from numbelief._objective.differences import SCHEMES, Differences, difference_step
 from numbelief.checks import as_gradient, as_scalar
-from numbelief.sets import Box, FeasibleSet
+from numbelief.sets import FeasibleSet
 
 # A compiled function that writes past its array is caught if it stays within _MARGIN numbers, as
 # one for many times as many variables does. The margins hold a number that none is added to unseen.
@@ -61,12 +61,11 @@ class Problem:
         self.fun, self.jac = (self._callable(function, jac, x) for function in (fun, jac))
         self.nfev = 0
         self.njev = 0
-        box = feasible_set if isinstance(feasible_set, Box) else None
         step = difference_step(finite_difference, x.size)
         self._form = form_of(jac)
         if self._form is Form.DIFFERENCES:
             scheme = jac if isinstance(jac, str) else SCHEMES[0]
-            self._finite_differences = Differences(scheme, step, box)
+            self._finite_differences = Differences(scheme, step, feasible_set)
         self.why_not_compiled = self._why_not_compiled(fun, jac)
         self.compiled = self._compile(fun, jac, compiled, x)
 

@@ -108,7 +108,7 @@ def average_template(follow):
     """Let the means of the points follow."""
 
     def average(x, state, means):
-        t = state.clock[0].t
+        t = state.timestep[0].t
         if means.fading.size:
             follow(means.fading, x, 1 - means.decay)
         if means.mean.size and t >= means.start:

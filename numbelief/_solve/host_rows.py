@@ -194,7 +194,7 @@ class HostRows:
         call, _alive = self._problem.compiled.call(loop.x.size)
         start = Start(
             self._X0,
-            opt.step_state.clock.copy(),
+            opt.step_state.timestep.copy(),
             loop.control.copy(),
             loop.memory.search.copy(),
             observe.ITERATES[self._settings.iterate],

@@ -17,7 +17,7 @@ from numbelief._solve.session import as_callback
 from numbelief.checks import as_first_point
 from numbelief.optimizer import resolve_set
 from numbelief.rules import Lookahead, Rule
-from numbelief.sets import Box, FeasibleSet
+from numbelief.sets import FeasibleSet
 
 __all__ = ["minimize"]
 
@@ -201,7 +201,8 @@ def move_into(allowed: FeasibleSet | None, x: NDArray[Any], stacklevel: int = 3)
     """First points moved into their set, with a warning where they were not."""
     if allowed is None:
         return x
-    if not isinstance(allowed, Box):
+    limits = allowed.limits(x.shape[-1], x.dtype)
+    if limits is None:
         rows = x.reshape(-1, x.shape[-1])
         finite = np.isfinite(rows).all(axis=1)
         if not all(map(allowed.contains, rows[finite])):
@@ -212,13 +213,11 @@ def move_into(allowed: FeasibleSet | None, x: NDArray[Any], stacklevel: int = 3)
             for each, known in zip(rows, finite, strict=True)
         ]
         return np.stack(moved).reshape(x.shape)
-    box = allowed
     # To the precision of x: a float32 bound may lie one rounding inside the one given.
     inside = np.isfinite(x)
-    if not box.contains(np.where(inside, x, box.project(x)), tol=np.spacing(np.abs(x))):
+    if not allowed.contains(np.where(inside, x, allowed.project(x)), tol=np.spacing(np.abs(x))):
         warnings.warn(OUTSIDE, OptimizeWarning, stacklevel=stacklevel)
-    lower, upper = box.limits(x.shape[-1], x.dtype)
-    clipped: NDArray[Any] = np.clip(x, lower, upper)
+    clipped: NDArray[Any] = np.clip(x, *limits)
     return clipped
 
 

@@ -271,11 +271,11 @@ def measure_template(dot, largest):
 def length_template(PROJECTED):
     """The largest move of a coordinate, before a projection if there was one."""
 
-    def length_of_move(x, x0, trace):
+    def length_of_move(x, x0, last_step):
         moved = 0.0
         if PROJECTED:
             for i in range(x.size):
-                moved = larger(moved, abs(np.float64(trace[0, i]) * trace[1, i]))
+                moved = larger(moved, abs(np.float64(last_step[0, i]) * last_step[1, i]))
         else:
             for i in range(x.size):
                 moved = larger(moved, abs(np.float64(x[i]) - x0[i]))
@@ -289,7 +289,7 @@ def length_template(PROJECTED):
 
 def _clear(state):
     fill(state.slots, 0)
-    now = state.clock[0]
+    now = state.timestep[0]
     now.t = 0
     now.bias1 = now.bias2 = 0.0
 
@@ -327,7 +327,7 @@ def aim_template(subtract, deflect, start_from, difference, dot, PROJECTED):
         direction = row(pairs, now.pairs % count)  # the oldest step is needed no more
         start_from(x, x0, g0, region.lower, region.upper)
         if PROJECTED:
-            project(x, row(region.trace, 0), region.projection)
+            project(x, row(region.last_step, 0), region.projection)
         difference(direction, x, x0)
         now.slope = dot(direction, g0)
         now.length = 1.0
@@ -340,7 +340,7 @@ def aim_template(subtract, deflect, start_from, difference, dot, PROJECTED):
 def _begin_anew(state, search):
     """Forget slots and pairs; without any, shrink the rate. False after too many failures."""
     now = search[0]
-    if state.clock[0].t <= 1 and now.pairs == 0:
+    if state.timestep[0].t <= 1 and now.pairs == 0:
         now.rate *= SHRINK
         now.failures += 1
     now.pairs = 0
@@ -368,7 +368,7 @@ def start_template(take_step, scale, length_of_move, copy, largest):
             wanted = 1.0
             now.probes = PROBES
         take_step(x, g, wanted, step)
-        moved = length_of_move(x, row(base, 0), region.trace)
+        moved = length_of_move(x, row(base, 0), region.last_step)
         _clear(state)
         now.rate = wanted * wanted / moved if moved > 0 else wanted
 
@@ -435,7 +435,7 @@ def judge_template(measure, go, accept, dot, PROJECTED):
             now.length *= smaller(larger(share, SHORTEST), LONGEST)
             go(x, x0, x.dtype.type(now.length), direction, region.lower, region.upper)
             if PROJECTED:
-                project(x, row(region.trace, 0), region.projection)
+                project(x, row(region.last_step, 0), region.projection)
             return SHORTENED
         bend = slope - now.slope
         # Where the slope would vanish, were it a straight line, in units of the direction.

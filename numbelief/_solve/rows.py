@@ -40,7 +40,7 @@ class Start(NamedTuple):
     """What each row begins with: its first point, the records of a run, and what it returns."""
 
     X0: Any
-    clock: Any
+    timestep: Any
     control: Any
     search: Any
     iterate: int
@@ -73,7 +73,7 @@ def start_row_template(first):
         objective.block[ROW] = k
         objective.block[CALLS] = 0
         copy(row(start.X0, k), x)
-        state.clock[0] = start.clock[0]
+        state.timestep[0] = start.timestep[0]
         watch.control[0] = start.control[0]
         search[0] = start.search[0]
         fill(g, 0)

@@ -1,6 +1,7 @@
 """The templates of a step, completed for a kind of rule and compiled for the CPU."""
 
 import functools
+import inspect
 from typing import Any
 
 from numba import from_dtype
@@ -11,7 +12,17 @@ from numbelief._compile.pointers import Layout, compile_for_vectors
 from numbelief._compile.template import bind
 from numbelief._step import template as text
 from numbelief._step.kind import Kind, fields_of
+from numbelief._step.state import StepOptions
 from numbelief.rules import Rule
+
+
+def bind_for(kind: Kind, template: Any, **names: Any) -> Any:
+    """Complete a template whose parameters in capitals tell which `StepOptions` are given."""
+    wanted = inspect.signature(template).parameters
+    for option in StepOptions._fields:
+        if option.upper() in wanted:
+            names[option.upper()] = kind.has(option)
+    return bind(template, **names)
 
 
 def parts_of_step(kind: Kind, update: Any) -> dict[str, Any]:
@@ -23,27 +34,18 @@ def parts_of_step(kind: Kind, update: Any) -> dict[str, Any]:
         By the names that the templates of `numbelief._step.template` call them.
     """
     names: dict[str, Any] = {
-        "as_seen": bind(
-            text.gradient_template,
-            CLIPS_NORM=kind.has("max_norm"),
-            CLIPS_VALUES=kind.has("max_value"),
-            DECAYS=kind.has("decays"),
-        ),
+        "as_seen": bind_for(kind, text.gradient_template),
         "load": text.load_template(kind.slots),
-        "anchor": bind(text.anchor_template, BOUNDED=kind.has("lower")),
-        "synchronize": bind(text.synchronize_template, BOUNDED=kind.has("lower")),
+        "anchor": bind_for(kind, text.anchor_template),
+        "synchronize": bind_for(kind, text.synchronize_template),
     }
-    names["step_coordinate"] = bind(
+    names["step_coordinate"] = bind_for(
+        kind,
         text.coordinate_template,
         update=update,
         as_seen=names["as_seen"],
         load=names["load"],
         store=text.store_template(kind.slots),
-        DECAYS=kind.has("decays"),
-        SEGMENTED=kind.rule.layerwise,
-        SCALED=kind.has("scale"),
-        TRACED=kind.has("trace"),
-        BOUNDED=kind.has("lower"),
     )
     return names
 
@@ -60,49 +62,28 @@ def bind_step(kind: Kind, target: Any) -> Any:
         and ``layerwise`` the template of a layerwise step.
     """
     hyperparameters, coefficients = fields_of(kind.rule)  # type: ignore[arg-type]
-    count = len(hyperparameters._fields)
+    numbers = {"Hyperparameters": hyperparameters, "COUNT": len(hyperparameters._fields)}
     update = target.rule(kind.rule.update)
     parts = parts_of_step(kind, update)
     rows = text.rows_template(kind.slots)
+    block = bind_for(
+        kind,
+        text.block_template,
+        step_coordinate=parts["step_coordinate"],
+        rows=rows,
+        anchor=parts["anchor"],
+        synchronize=parts["synchronize"],
+        Coefficients=coefficients,
+    )
+    scaling = {"decay": target.rule(kind.rule.decay), "norm": target.norm}
     steps = {
         "begin": bind(
-            text.begin_template,
-            coefficients=target.rule(kind.rule.coefficients),
-            Hyperparameters=hyperparameters,
-            COUNT=count,
+            text.begin_template, coefficients=target.rule(kind.rule.coefficients), **numbers
         ),
-        "scaling_of": bind(
-            text.scaling_template,
-            decay=target.rule(kind.rule.decay),
-            norm=target.norm,
-            Hyperparameters=hyperparameters,
-            COUNT=count,
-            CLIPS_NORM=kind.has("max_norm"),
-            CLIPS_VALUES=kind.has("max_value"),
-            DECAYS=kind.has("decays"),
-        ),
-        "block_options": bind(text.block_options_template, LOOKS_AHEAD=kind.has("lookahead")),
-        "step_block": target.block(
-            bind(
-                text.block_template,
-                step_coordinate=parts["step_coordinate"],
-                rows=rows,
-                anchor=parts["anchor"],
-                synchronize=parts["synchronize"],
-                Coefficients=coefficients,
-                BOUNDED=kind.has("lower"),
-                SCALED=kind.has("scale"),
-                TRACED=kind.has("trace"),
-                LOOKS_AHEAD=kind.has("lookahead"),
-                PROJECTED=kind.has("projection"),
-            )
-        ),
-        "finish": bind(
-            text.finish_template,
-            synchronize=parts["synchronize"],
-            PROJECTED=kind.has("projection"),
-            LOOKS_AHEAD=kind.has("lookahead"),
-        ),
+        "scaling_of": bind_for(kind, text.scaling_template, **scaling, **numbers),
+        "block_options": bind_for(kind, text.block_options_template),
+        "step_block": target.block(block),
+        "finish": bind_for(kind, text.finish_template, synchronize=parts["synchronize"]),
     }
     if not kind.rule.layerwise:
         return bind(text.elementwise_template, **steps)
@@ -154,8 +135,8 @@ def compile_host_coefficients(rule: type[Rule]) -> Any:
     Returns
     -------
     callable
-        ``host_coefficients(values, decays, clock, numbers, rate)`` advances the clock, and fills
-        values with the fields of a rule's ``c``, and decays with what its ``decay`` returns.
+        ``host_coefficients(values, decays, timestep, numbers, rate)`` advances the timestep, and
+        fills values with the fields of a rule's ``c``, and decays with what its ``decay`` returns.
     """
     kind = Kind(rule, len(rule.slots))
     hyperparameters, _ = fields_of(rule)  # type: ignore[arg-type]

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 #: What a step carries to the next besides the slots: the decays and 1 - decay**t.
-CLOCK = np.dtype([("t", "i8"), ("beta1", "f8"), ("beta2", "f8"), ("bias1", "f8"), ("bias2", "f8")])
+TIMESTEP = np.dtype(
+    [("t", "i8"), ("beta1", "f8"), ("beta2", "f8"), ("bias1", "f8"), ("bias2", "f8")]
+)
 
 
 class StepState(NamedTuple):
@@ -15,14 +17,14 @@ class StepState(NamedTuple):
     ----------
     slots : ndarray of shape (k, n), of the dtype of x
         One row for each of the rule's slots, and a last one for the slow weights of a `Lookahead`.
-    clock : ndarray of shape (1,), of dtype CLOCK
+    timestep : ndarray of shape (1,), of dtype TIMESTEP
         The number of the last step, and the bias corrections.
     numbers : ndarray of shape (h,), float64
         The rule's hyperparameters.
     """
 
     slots: Any
-    clock: Any
+    timestep: Any
     numbers: Any
 
 
@@ -60,10 +62,10 @@ class StepOptions(NamedTuple):
         Limits of the gradient.
     lower, upper : ndarray of shape (n,) or None
         Bounds.
-    trace : ndarray of shape (2, n) or None
+    last_step : ndarray of shape (2, n) or None
         Gets the rates and the directions of each step.
     projection : Projection or None
-        The set that x stays in; needs ``trace``.
+        The set that x stays in; needs ``last_step``.
     edges, owner : ndarray of int64 or None
         For a layerwise rule: block b runs from edges[b] to edges[b + 1], in segment owner[b].
     scale : ndarray of shape (n,) or None
@@ -76,7 +78,7 @@ class StepOptions(NamedTuple):
     max_value: Any = None
     lower: Any = None
     upper: Any = None
-    trace: Any = None
+    last_step: Any = None
     projection: Any = None
     edges: Any = None
     owner: Any = None
@@ -89,7 +91,7 @@ class BlockOptions(NamedTuple):
 
     lower: Any
     upper: Any
-    trace: Any
+    last_step: Any
     scale: Any
     period: int
     share: float
@@ -104,7 +106,7 @@ class Region(NamedTuple):
         Bounds.
     projection : Projection or None
         A set other than a box; then also
-    trace : ndarray of shape (2, n) or None
+    last_step : ndarray of shape (2, n) or None
         The rates and directions of the last step, and
     probe : ndarray of shape (2, n) or None
         Scratch memory, and a row of ones.
@@ -113,5 +115,5 @@ class Region(NamedTuple):
     lower: Any = None
     upper: Any = None
     projection: Any = None
-    trace: Any = None
+    last_step: Any = None
     probe: Any = None

@@ -1,10 +1,10 @@
 """One step, written once: at a coordinate, at a block of coordinates, and as a whole.
 
-Templates (see `numbelief._compile.template`). Names in capitals are booleans and numbers that are
-known when a kernel is made: what they switch off is not in it. With all of it compiled in, a step
-on 2e7 numbers took 1.2 instead of 1.0x times the memory limit.
+Templates (see `numbelief._compile.template`). A name in capitals that is one of the `StepOptions`
+tells whether that option is given: what it switches off is not in the kernel. With all of it
+compiled in, a step on 2e7 numbers took 1.2 instead of 1.0x times the memory limit.
 
-In all of these, x, g, lower, upper and scale have shape (n,), slots has shape (k, n) and trace
+In all of these, x, g, lower, upper and scale have shape (n,), slots has shape (k, n) and last_step
 (2, n), all of one dtype, float32 or float64.
 """
 
@@ -37,14 +37,14 @@ STEPPED, SHARES_X, SHARES_SLOTS = range(3)
 # ---- at a coordinate ---------------------------------------------------------------------------
 
 
-def gradient_template(CLIPS_NORM, CLIPS_VALUES, DECAYS):
+def gradient_template(MAX_NORM, MAX_VALUE, DECAYS):
     """The gradient as the rule sees it: clipped, and then with the coupled decay."""
 
     def as_seen(g, x, scaling):
         clip, most, _, l2 = scaling
-        if CLIPS_NORM:
+        if MAX_NORM:
             g = g * clip
-        if CLIPS_VALUES:
+        if MAX_VALUE:
             g = smaller(larger(g, -most), most)
         if DECAYS:
             g = g + l2 * x
@@ -54,7 +54,7 @@ def gradient_template(CLIPS_NORM, CLIPS_VALUES, DECAYS):
 
 
 def coordinate_template(
-    update, as_seen, load, store, DECAYS, SEGMENTED, SCALED, TRACED, BOUNDED
+    update, as_seen, load, store, DECAYS, EDGES, SCALE, LAST_STEP, LOWER
 ):  # fmt: skip
     """Step coordinate i."""
 
@@ -63,20 +63,20 @@ def coordinate_template(
         new = update(old, as_seen(g[i], old, scaling), c, *load(slots, i))
         store(slots, i, new, c)
         rate = new[1]
-        if SEGMENTED:
+        if EDGES:
             rate = rate * ratio
-        if SCALED:
+        if SCALE:
             rate = rate * scale[i]
-        if TRACED:
+        if LAST_STEP:
             rates[i] = rate
             directions[i] = new[0]
         if DECAYS:
             keep = scaling[2]
-            if SCALED:
+            if SCALE:
                 keep = c.one - scale[i] * (c.one - keep)
             old = old * keep
         value = old - rate * new[0]
-        if BOUNDED:
+        if LOWER:
             value = clip_to_bounds(value, lower[i], upper[i])
         x[i] = value
 
@@ -125,21 +125,21 @@ def rows_template(COUNT):
     return rows
 
 
-def anchor_template(BOUNDED):
+def anchor_template(LOWER):
     """Let the slow weight of coordinate i start where x does, but within its bounds."""
 
     def anchor(x, slow, i, lower, upper):
-        slow[i] = clip_to_bounds(x[i], lower[i], upper[i]) if BOUNDED else x[i]
+        slow[i] = clip_to_bounds(x[i], lower[i], upper[i]) if LOWER else x[i]
 
     return anchor
 
 
-def synchronize_template(BOUNDED):
+def synchronize_template(LOWER):
     """Move the slow weight of coordinate i towards x, and x to it."""
 
     def synchronize(x, slow, i, weight, lower, upper):
         value = slow[i] + weight * (x[i] - slow[i])
-        if BOUNDED:
+        if LOWER:
             value = clip_to_bounds(value, lower[i], upper[i])
         slow[i] = x[i] = value
 
@@ -151,7 +151,7 @@ def synchronize_template(BOUNDED):
 
 def block_template(
     step_coordinate, rows, anchor, synchronize, Coefficients,
-    BOUNDED, SCALED, TRACED, LOOKS_AHEAD, PROJECTED,
+    LOWER, SCALE, LAST_STEP, LOOKAHEAD, PROJECTION,
 ):  # fmt: skip
     """Step the coordinates lo to hi.
 
@@ -164,15 +164,15 @@ def block_template(
         options = BlockOptions(*given)
         lower = upper = scale = rates = directions = None
         # Windows, because a loop over range(lo, hi) does not vectorize.
-        if BOUNDED:
+        if LOWER:
             lower, upper = window(options.lower, lo, hi), window(options.upper, lo, hi)
-        if SCALED:
+        if SCALE:
             scale = window(options.scale, lo, hi)
-        if TRACED:
-            rates = window(row(options.trace, 0), lo, hi)
-            directions = window(row(options.trace, 1), lo, hi)
+        if LAST_STEP:
+            rates = window(row(options.last_step, 0), lo, hi)
+            directions = window(row(options.last_step, 1), lo, hi)
         x, g, mine = window(x, lo, hi), window(g, lo, hi), rows(slots, lo, hi)
-        if LOOKS_AHEAD:
+        if LOOKAHEAD:
             slow = window(row(slots, len(slots) - 1), lo, hi)
             if t == 1:
                 for i in range(x.size):
@@ -182,7 +182,7 @@ def block_template(
                 x, g, mine, i, c, scaling, ratio, lower, upper, rates, directions, scale
             )
         # While the block is in the cache; a projection has to come first.
-        if LOOKS_AHEAD and not PROJECTED and t % options.period == 0:
+        if LOOKAHEAD and not PROJECTION and t % options.period == 0:
             weight = x.dtype.type(options.share)
             for i in range(x.size):
                 synchronize(x, slow, i, weight, lower, upper)
@@ -190,14 +190,14 @@ def block_template(
     return step_block
 
 
-def block_options_template(LOOKS_AHEAD):
+def block_options_template(LOOKAHEAD):
     """The values of `BlockOptions`."""
 
     def block_options(options):
         period, share = 0, 0.0
-        if LOOKS_AHEAD:
+        if LOOKAHEAD:
             period, share = options.lookahead
-        return options.lower, options.upper, options.trace, options.scale, period, share
+        return options.lower, options.upper, options.last_step, options.scale, period, share
 
     return block_options
 
@@ -229,10 +229,10 @@ def trust_ratio(of_x, of_direction):
 
 
 def begin_template(coefficients, Hyperparameters, COUNT):
-    """Advance the clock; return the values of the step's Coefficients, in the dtype of x."""
+    """Advance the timestep; return the values of the step's Coefficients, in the dtype of x."""
 
-    def begin(x, clock, numbers, rate):
-        now = clock[0]
+    def begin(x, timestep, numbers, rate):
+        now = timestep[0]
         now.t += 1
         # 1 - beta**t without a power (25 ns each) and without cancellation at small t.
         now.bias1 = now.beta1 * now.bias1 + (1 - now.beta1)
@@ -245,15 +245,15 @@ def begin_template(coefficients, Hyperparameters, COUNT):
     return begin
 
 
-def scaling_template(decay, norm, Hyperparameters, COUNT, CLIPS_NORM, CLIPS_VALUES, DECAYS):
+def scaling_template(decay, norm, Hyperparameters, COUNT, MAX_NORM, MAX_VALUE, DECAYS):
     """What scales and clips the gradient and decays x, in the dtype of x: clip, most, keep, l2."""
 
     def scaling_of(x, g, numbers, rate, options):
         clip = most = keep = 1.0
         l2 = 0.0
-        if CLIPS_NORM:
+        if MAX_NORM:
             clip = options.max_norm / larger(norm(g), options.max_norm)
-        if CLIPS_VALUES:
+        if MAX_VALUE:
             most = options.max_value
         if DECAYS:
             keep, l2 = decay(Hyperparameters(*to_fixed_tuple(numbers, COUNT)), rate)
@@ -268,16 +268,16 @@ def project(x, rates, projection):
     projection.left[0] = larger(projection.left[0], left)
 
 
-def finish_template(synchronize, PROJECTED, LOOKS_AHEAD):
+def finish_template(synchronize, PROJECTION, LOOKAHEAD):
     """Project x, and only then synchronize: what lies between two points of a set is in it."""
 
     def finish(x, slots, t, options):
-        if PROJECTED:
-            project(x, row(options.trace, 0), options.projection)
-            if LOOKS_AHEAD:
+        if PROJECTION:
+            project(x, row(options.last_step, 0), options.projection)
+            if LOOKAHEAD:
                 slow = row(slots, len(slots) - 1)
                 if t == 1:
-                    ones = row(options.trace, 1)
+                    ones = row(options.last_step, 1)
                     fill(ones, 1)  # nothing reads the directions of a Lookahead
                     project(slow, ones, options.projection)
                 if t % options.lookahead.period == 0:
@@ -292,9 +292,9 @@ def elementwise_template(begin, scaling_of, block_options, step_block, finish):
     """One step of an elementwise rule."""
 
     def advance(x, g, state, rate, options):
-        slots, clock, numbers = state
-        values = begin(x, clock, numbers, rate)
-        t = clock[0].t
+        slots, timestep, numbers = state
+        values = begin(x, timestep, numbers, rate)
+        t = timestep[0].t
         scaling = scaling_of(x, g, numbers, rate, options)
         given = block_options(options)
         for b in prange((x.size + BLOCK - 1) // BLOCK):
@@ -313,10 +313,10 @@ def layerwise_template(begin, scaling_of, block_options, norms_of_block, step_bl
     """
 
     def advance(x, g, state, rate, options):
-        slots, clock, numbers = state
+        slots, timestep, numbers = state
         edges, owner = options.edges, options.owner
-        values = begin(x, clock, numbers, rate)
-        t = clock[0].t
+        values = begin(x, timestep, numbers, rate)
+        t = timestep[0].t
         scaling = scaling_of(x, g, numbers, rate, options)
         given = block_options(options)
         sums = np.empty((owner.size, 2))
@@ -341,8 +341,8 @@ def layerwise_template(begin, scaling_of, block_options, norms_of_block, step_bl
 def host_template(begin, decay, Hyperparameters, COUNT):
     """Begin a step that another target takes: its coefficients and decays, in the dtype of x."""
 
-    def host_coefficients(values, decays, clock, numbers, rate):
-        begun = begin(values, clock, numbers, rate)
+    def host_coefficients(values, decays, timestep, numbers, rate):
+        begun = begin(values, timestep, numbers, rate)
         for i in range(values.size):
             values[i] = begun[i]
         keep, l2 = decay(Hyperparameters(*to_fixed_tuple(numbers, COUNT)), rate)

@@ -73,14 +73,14 @@ class Fading(NamedTuple):
 
     Attributes
     ----------
-    clock, numbers : ndarray
+    timestep, numbers : ndarray
         Of the `StepState` of the rule.
     position : int
         Of beta1 among the numbers; -1 if it does not decay.
     factor : float
     """
 
-    clock: Any
+    timestep: Any
     numbers: Any
     position: int
     factor: float
@@ -168,7 +168,7 @@ def fade(fading):
     """Let beta1 decay."""
     if fading.position >= 0:
         fading.numbers[fading.position] *= fading.factor
-        fading.clock[0].beta1 *= fading.factor
+        fading.timestep[0].beta1 *= fading.factor
 
 
 def play_round(fun, rate, round):

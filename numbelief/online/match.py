@@ -243,7 +243,7 @@ class Match:
         position = -1
         if self.rule is not None and self.decay < 1:
             position = list(self.rule.numbers).index("beta1")
-        return game.Fading(state.clock, state.numbers, position, self.decay)
+        return game.Fading(state.timestep, state.numbers, position, self.decay)
 
     def _evaluate(self, t: int, x: NDArray[Any], g: NDArray[Any], objective: None) -> float:
         """The loss of a Python callback."""

@@ -77,7 +77,7 @@ class Review(NamedTuple):
 
     Attributes
     ----------
-    trace : ndarray of shape (2, n) or (0, n)
+    last_step : ndarray of shape (2, n) or (0, n)
         Rates and directions of the step that is reviewed; see `numbelief.online.steps.Steps`.
     slots : ndarray of shape (k, n)
         What the step keeps.
@@ -95,7 +95,7 @@ class Review(NamedTuple):
         What was kept, with a row for each checkpoint.
     """
 
-    trace: Any
+    last_step: Any
     slots: Any
     before: Any
     sums: Any
@@ -140,7 +140,7 @@ def new_review(steps: Steps, checkpoints: NDArray[np.int64], beta1: float, decay
     figures["least_slot"] = inf
     figures["beta1"], figures["decay"] = beta1, decay
     return Review(
-        trace=steps.trace,
+        last_step=steps.last_step,
         slots=slots,
         before=np.zeros(n),
         sums=np.zeros(n, SUMS),
@@ -177,7 +177,7 @@ def review_template(LAYOUT, NUMBER):
     def review_round(n, x, g, data):
         x, g = array_at(x, n, NUMBER), array_at(g, n, NUMBER)
         review, round = loaded(data, LAYOUT)
-        if review.trace.size > 0:
+        if review.last_step.size > 0:
             _review_step(g, review)
             _review_slots(round[0].rate, review)
         _review_gradient(x, g, round[0], review)
@@ -188,7 +188,7 @@ def review_template(LAYOUT, NUMBER):
 
 
 def _review_step(g, review):
-    steps, directions, before = row(review.trace, 0), row(review.trace, 1), review.before
+    steps, directions, before = row(review.last_step, 0), row(review.last_step, 1), review.before
     now = review.figures[0]
     beta1 = now.beta1
     quadratic = curvature = stray = 0.0

@@ -13,7 +13,7 @@ from numbelief._compile.pointers import Layout, Stored, compile_for_vectors
 from numbelief._compile.template import bind
 from numbelief._step.call import StepCall, StoredStep
 from numbelief._step.kind import Kind
-from numbelief._step.state import CLOCK, StepState
+from numbelief._step.state import TIMESTEP, StepState
 from numbelief._step.template import stored_template
 from numbelief.optimizer import Optimizer
 from numbelief.rules import Rule
@@ -26,20 +26,20 @@ class Steps:
     Parameters
     ----------
     state : StepState
-    trace : ndarray of shape (2, n), optional
+    last_step : ndarray of shape (2, n), optional
         Gets the rates and the directions of each step.
     call : StepCall
 
     Attributes
     ----------
     state, call
-    trace : ndarray of shape (2, n)
+    last_step : ndarray of shape (2, n)
         As given; (0, n) for steps that have none.
     """
 
-    def __init__(self, state: StepState, trace: NDArray[Any] | None, call: StepCall) -> None:
+    def __init__(self, state: StepState, last_step: NDArray[Any] | None, call: StepCall) -> None:
         self.state, self.call = state, call
-        self.trace = np.zeros((0, state.slots.shape[1])) if trace is None else trace
+        self.last_step = np.zeros((0, state.slots.shape[1])) if last_step is None else last_step
 
     def report(self) -> None:
         """Warn if a projection did not reach the set."""
@@ -53,10 +53,10 @@ class RuleSteps(Steps):
     ) -> None:
         self._optimizer = Optimizer(rule, x, feasible_set=feasible_set, target="serial")
         options, state = self._optimizer.step_options, self._optimizer.step_state
-        if traced and options.trace is None:
-            options = options._replace(trace=np.zeros((2, x.size)))
+        if traced and options.last_step is None:
+            options = options._replace(last_step=np.zeros((2, x.size)))
         self._step = StoredStep(Kind.of(rule, options), state, options, x.dtype)
-        super().__init__(state, options.trace, self._step.call())
+        super().__init__(state, options.last_step, self._step.call())
 
     def report(self) -> None:
         """Warn if a projection did not reach the set."""
@@ -74,7 +74,7 @@ class WeightSteps(Steps):
         slots = np.zeros((2, x.size))
         with np.errstate(divide="ignore"):
             slots[1] = np.log(x)
-        state, rate = StepState(slots, np.zeros(1, CLOCK), np.array([x.sum()])), np.zeros(1)
+        state, rate = StepState(slots, np.zeros(1, TIMESTEP), np.array([x.sum()])), np.zeros(1)
         self._stored = Stored(state, None, rate)
         address = compile_weights(self._stored.layout).address
         super().__init__(state, None, StepCall(address, self._stored.address, rate))

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from numbelief._compile.arrays import largest
 from numbelief._compile.internals import array_at, window
 from numbelief._compile.jit import part
-from numbelief.sets.base import FeasibleSet
-from numbelief.sets.checks import as_finite, freeze
+from numbelief.checks import as_finite
+from numbelief.sets.base import FeasibleSet, freeze
 from numbelief.sets.cuts import EQUATION, Cut, CutBox
 from numbelief.sets.gram_schmidt import SPANNED, orthogonalize
 from numbelief.sets.linear_programs import UNBOUNDED, System

@@ -12,8 +12,8 @@ from numbelief._compile.arrays import SUM_BLOCK, largest
 from numbelief._compile.internals import array_at, larger, number_at, smaller, window
 from numbelief._compile.jit import part
 from numbelief._compile.template import bind
-from numbelief.sets.base import FeasibleSet
-from numbelief.sets.checks import as_center, as_nonnegative, freeze
+from numbelief.checks import as_finite, as_nonnegative
+from numbelief.sets.base import FeasibleSet, freeze
 from numbelief.sets.cuts import BALL, L1_BALL, Cut, CutBox
 from numbelief.sets.linear_programs import System
 from numbelief.sets.one_multiplier import (
@@ -439,3 +439,11 @@ class L1Ball(_Centered):
         )
         free = np.full(2 * n, inf)
         return System(-free, free, above, np.concatenate([center, -center, [self.radius]]))
+
+
+def as_center(value: Any) -> NDArray[np.float64]:
+    """A point, or one number for all of its coordinates."""
+    center = as_finite("center", value)
+    if center.ndim > 1 or center.size == 0:
+        raise ValueError(f"center must be a number or have shape (n,), got {center.shape}")
+    return center

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from numbelief.checks import as_reals
-from numbelief.sets.checks import as_point, steps_of
+from numbelief.checks import as_point, as_reals, refuse_infinite
 from numbelief.sets.cuts import CutBox
 from numbelief.sets.linear_programs import System
 from numbelief.sets.projector import EPS, SUM_ULPS, TERM_ULPS, Projector
@@ -38,6 +37,22 @@ class FeasibleSet:
     @property
     def size(self) -> int | None:
         """The number of coordinates, or None if the set fits any."""
+        return None
+
+    def limits(self, n: int, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """The bounds of a set that is no more than these, as arrays of shape (n,).
+
+        Parameters
+        ----------
+        n : int
+        dtype : numpy.dtype
+            To which they are rounded, towards the inside of the set.
+
+        Returns
+        -------
+        tuple of ndarray, or None
+            None for every set except a `Box`.
+        """
         return None
 
     def projector(self, n: int, dtype: Any) -> Projector:
@@ -222,3 +237,26 @@ class FeasibleSet:
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def freeze(target: Any, **values: Any) -> None:
+    """Assign to the fields of a frozen dataclass: arrays as read-only copies."""
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            value = np.array(value, order="C")
+            value.flags.writeable = False
+        object.__setattr__(target, name, value)
+
+
+def steps_of(metric: Any, n: int, dtype: Any) -> NDArray[Any]:
+    """1 / metric, in units of the largest of them, which cannot overflow."""
+    weights = as_reals(metric, "metric").astype(np.float64, copy=False)
+    if weights.shape not in ((), (n,)):
+        raise ValueError(f"metric must have shape ({n},), got {weights.shape}")
+    least = weights.min()
+    if not (least > 0 and weights.max() < inf):  # NaN is the minimum, where there is one
+        refuse_infinite("metric", weights)
+        i = int(np.argmin(weights))
+        raise ValueError(f"metric must be above 0, got {weights.flat[i]} at index {i}")
+    steps: NDArray[Any] = np.divide(least, np.broadcast_to(weights, (n,)))
+    return steps.astype(dtype, copy=False)

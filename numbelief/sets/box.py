@@ -8,9 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from numbelief._compile.arrays import clip_to_bounds
 from numbelief._compile.internals import array_at
-from numbelief.checks import as_reals
+from numbelief.checks import as_bound, as_reals
 from numbelief.sets.base import FeasibleSet
-from numbelief.sets.checks import as_bound
 from numbelief.sets.cuts import CutBox
 from numbelief.sets.linear_programs import System, minimize_over_box
 from numbelief.sets.projector import Projection, Projector
@@ -123,7 +122,7 @@ class Box(FeasibleSet):
         return box
 
     def limits(self, n: int, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The bounds as arrays of a length and dtype, rounded towards the inside of the box."""
+        """The bounds as arrays; see `FeasibleSet.limits`."""
         return rounded_inwards(self.lower, self.upper, n, dtype)
 
     @property

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbelief._compile.internals import array_at, call_c, window
-from numbelief.sets.base import FeasibleSet
+from numbelief.checks import as_nonnegative
+from numbelief.sets.base import FeasibleSet, freeze
 from numbelief.sets.box import rounded_inwards
-from numbelief.sets.checks import as_nonnegative, freeze
 from numbelief.sets.cuts import EQUATION, INEQUALITY, CutBox
 from numbelief.sets.dual_newton import dual_newton, scratch_size
 from numbelief.sets.linear import cut_box_projector

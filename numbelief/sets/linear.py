@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from numbelief._compile.internals import number_at
-from numbelief.sets.base import FeasibleSet
+from numbelief.checks import as_finite, as_number
+from numbelief.sets.base import FeasibleSet, freeze
 from numbelief.sets.box import Box, rounded_inwards
-from numbelief.sets.checks import as_normal, as_number, freeze
 from numbelief.sets.cuts import EQUATION, INEQUALITY, Cut, CutBox
 from numbelief.sets.linear_programs import UNBOUNDED, System, minimize_over_box
 from numbelief.sets.one_multiplier import (
@@ -291,3 +291,13 @@ def _sums_of_others(array: NDArray[np.float64]) -> NDArray[np.float64]:
     before = np.concatenate([[0.0], np.cumsum(finite)[:-1]])
     after = np.concatenate([np.cumsum(finite[::-1])[::-1][1:], [0.0]])
     return np.where(endless.sum() - endless > 0, sign, before + after)
+
+
+def as_normal(value: Any) -> NDArray[np.float64]:
+    """The normal of a hyperplane."""
+    normal = as_finite("normal", value)
+    if normal.ndim != 1 or normal.size == 0:
+        raise ValueError(f"normal must have shape (n,), got {normal.shape}")
+    if not normal.any():
+        raise ValueError("normal must not be zero, got only zeros")
+    return normal

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief.sets.base import FeasibleSet
-from numbelief.sets.checks import as_nonnegative, freeze
+from numbelief.checks import as_nonnegative
+from numbelief.sets.base import FeasibleSet, freeze
 from numbelief.sets.cuts import EQUATION, Cut, CutBox
 from numbelief.sets.linear_programs import System
 from numbelief.sets.one_multiplier import INFINITY, ONE, ZERO, one_multiplier, plain, replaced
