@@ -159,8 +159,8 @@ def _take_apart(values: tuple[Any, ...], looks: list[Any], words: list[Any]) -> 
     """Note what tells the Numba types of the values in a tuple, and the words that they take."""
     looks += type(values), len(values)
     for value in values:
-        if type(value) is np.ndarray:
-            looks += value.dtype, value.ndim, value.flags.num
+        if isinstance(value, np.ndarray):
+            looks += type(value), value.dtype, value.ndim, value.flags.num
             data = address_of_data(value)
             words += (0, 0, value.size, value.itemsize, data, *value.shape, *value.strides)
         elif isinstance(value, tuple):

@@ -103,6 +103,7 @@ class HostLoop:
     def watch(self, watch: Watch) -> None:
         self._watch = watch
         vars(self).pop("_stored_watch", None)
+        self._observes.clear()
         self._loops.clear()
 
     @property
