@@ -31,7 +31,7 @@ from numbelief._solve import observe, session
 from numbelief._solve.minimize import Minimization
 from numbelief._solve.options import Options
 from numbelief._solve.quasi_newton import RECORD
-from numbelief._step.state import CLOCK, StepOptions, Synchronization
+from numbelief._step.state import TIMESTEP, StepOptions, Synchronization
 from numbelief.optimizer import resolve_set
 from numbelief.sets import Ball
 
@@ -400,7 +400,7 @@ def test_ptx(ptx):
     assert count(r"mad\.wide|mul\.wide|mul\.lo\.s64", text)
     assert not count(r"mul\.lo\.s32", text)
     # Records are copied byte by byte where a row begins, and nowhere else.
-    words = sum(len(dtype.names) for dtype in (observe.CONTROL, RECORD, CLOCK))
+    words = sum(len(dtype.names) for dtype in (observe.CONTROL, RECORD, TIMESTEP))
     assert count(r"ld\.(global\.)?[us]8", text) <= 8 * words
 
 

@@ -186,7 +186,7 @@ class Clock:
 @pytest.mark.parametrize(("serial", "parallel"), [(1.0, 2.0), (2.0, 1.0), (10.0, 1.0)])
 def test_the_faster_kind_is_used(monkeypatch, serial, parallel):
     clock = Clock(monkeypatch, serial, parallel)
-    clock.play(5_000, threads.paced(clock.functions, True))
+    clock.play(5_000, threads.paced(clock.functions, ("begin", "end"), True))
     slower = serial < parallel
     assert clock.calls[:16] == [True] * 16
     assert clock.calls[100:].count(slower) <= 30
@@ -196,7 +196,7 @@ def test_the_faster_kind_is_used(monkeypatch, serial, parallel):
 
 def test_what_is_faster_may_change(monkeypatch):
     clock = Clock(monkeypatch, 1.0, 2.0)
-    functions = threads.paced(clock.functions, True)
+    functions = threads.paced(clock.functions, ("begin", "end"), True)
     clock.play(1_000, functions)
     clock.costs.reverse()
     clock.calls.clear()
@@ -207,7 +207,7 @@ def test_what_is_faster_may_change(monkeypatch):
 
 def test_compiling_is_not_held_against_either(monkeypatch):
     clock = Clock(monkeypatch, 1.0, 2.0)
-    functions = threads.paced(clock.functions, True)
+    functions = threads.paced(clock.functions, ("begin", "end"), True)
     clock.play(16 + 5, functions)
     clock.costs[0] = 1e6
     clock.play(1, functions)
@@ -220,13 +220,13 @@ def test_compiling_is_not_held_against_either(monkeypatch):
 @pytest.mark.parametrize("safe", [False, True])
 def test_threads_that_are_asked_for_are_used_where_they_are_safe(monkeypatch, safe):
     clock = Clock(monkeypatch, 1.0, 2.0, safe=safe)
-    clock.play(1_000, threads.paced(clock.functions, True, math.inf))
+    clock.play(1_000, threads.paced(clock.functions, ("begin", "end"), True, math.inf))
     assert clock.calls == [safe] * 1_000
 
 
 def test_the_choice_survives_an_interruption(monkeypatch):
     clock = Clock(monkeypatch, 1.0, 2.0)
-    functions = threads.paced(clock.functions, True)
+    functions = threads.paced(clock.functions, ("begin", "end"), True)
     clock.play(10, functions)
 
     def interrupt(*_):

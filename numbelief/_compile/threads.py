@@ -80,25 +80,32 @@ def _choices(first: float) -> Generator[bool, float, None]:
 
 
 def paced(
-    compile: Callable[[bool], dict[str, Any]], parallel: bool, first: float = FIRST
+    compile: Callable[[bool], dict[str, Any]],
+    names: tuple[str, ...],
+    parallel: bool,
+    first: float = FIRST,
 ) -> dict[str, Any]:
     """The functions of an iteration, which use threads where that is safe and faster.
 
     Parameters
     ----------
     compile : callable
-        Compiles the functions with threads or without, ``compile(parallel)``, by name. The first
-        of them begins an iteration.
+        Compiles the functions with threads or without, ``compile(parallel)``, by name. It is called
+        when the first of them is, and with threads after these were launched, which compiled code
+        from the disk needs.
+    names : tuple of str
+        Their names; the first of them begins an iteration.
     parallel : bool
         Whether they are to use threads at all.
     first : float
         How many iterations use them before those without are tried.
     """
-    serial = compile(False)
+    compiled = functools.cache(compile)
     if not parallel:
-        return serial
-    threaded, choices = compile(True), _choices(first)
-    wanted, chosen = next(choices), serial
+        return compiled(False)
+    choices = _choices(first)
+    wanted = next(choices)
+    chosen: dict[str, Any] = {}
     began: float | None = None
 
     def begin(*arguments: Any) -> Any:
@@ -108,11 +115,11 @@ def paced(
             wanted = wanted if last is None else choices.send(began - last)
         except (StopIteration, ValueError):  # Ctrl-C ended it, or another thread is in it
             pass
-        chosen = threaded if wanted and are_safe() else serial
+        chosen = compiled(wanted and are_safe())
         return call(begins, *arguments)
 
     def call(name: str, *arguments: Any) -> Any:
         return chosen[name](*arguments)
 
-    begins, *others = serial
+    begins, *others = names
     return {begins: begin, **{name: functools.partial(call, name) for name in others}}

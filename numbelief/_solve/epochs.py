@@ -137,17 +137,19 @@ def epoch_in_python(
     *, parallel: bool, nogil: bool,
 ) -> Any:  # fmt: skip
     """The loop around an objective that Python calls, ``evaluate(k, x, g, objective)``."""
+    stored = Stored(x, state, means)
+    averages = bool(means.fading.size or means.mean.size)
 
     def compiled(parallel: bool) -> dict[str, Any]:
         parts: dict[str, Any] = {"step": step.along(x, g, parallel=parallel, nogil=nogil)}
-        if means.fading.size or means.mean.size:
+        if averages:
             address = _compile_average(stored.layout, parallel).address
             average = numbers_from_python(address, nogil=nogil)
             parts["average"] = lambda: average(0.0, 0.0, stored.address)
         return parts
 
-    stored = Stored(x, state, means)
-    parts = threads.paced(compiled, parallel)
+    names = ("step", "average") if averages else ("step",)
+    parts = threads.paced(compiled, names, parallel)
     take_step, average = parts["step"], parts.get("average", lambda: None)
     return epoch_template(
         evaluate=evaluate,

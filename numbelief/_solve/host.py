@@ -2,6 +2,7 @@
 
 import functools
 import math
+import weakref
 from typing import Any, ClassVar
 
 import numpy as np
@@ -200,22 +201,23 @@ class HostLoop:
     def _loop_in_python(self) -> Any:
         """The loop around an objective that Python calls."""
         opt, problem, nogil = self._optimizer, self._problem, self._vectors.large
+        mine = weakref.proxy(self)  # what the run holds is freed when it ends
 
         # Not the problem's method alone: a loop that Python runs gives the objective, too.
         def evaluate(x: Any, g: Any, _: Any) -> float:
             return problem.evaluate(x, g)
 
         def of_run(parallel: bool) -> dict[str, Any]:
-            step = self._step.along(self.x, self.g, parallel=parallel, nogil=nogil)
-            return {"step": step, "observe": self._observe(parallel)}
+            step = mine._step.along(mine.x, mine.g, parallel=parallel, nogil=nogil)
+            return {"step": step, "observe": mine._observe(parallel)}
 
         def of_search(parallel: bool) -> dict[str, Any]:
-            propose, judge, data = self.method_call(parallel)
+            propose, judge, data = mine.method_call(parallel)
             propose, judge = (numbers_from_python(each, nogil=nogil) for each in (propose, judge))
             return {
                 "propose": lambda fun, method: propose(fun, 0.0, data),
                 "judge": lambda fun, method: judge(fun, 0.0, data),
-                "observe": self._observe(parallel),
+                "observe": mine._observe(parallel),
             }
 
         if self._automatic:

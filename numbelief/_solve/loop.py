@@ -74,7 +74,7 @@ def run_in_python(compiled: Callable[[bool], dict[str, Any]], evaluate: Any, par
 
     ``compiled(parallel)`` has ``step(rate)`` and ``observe(fun, rate, watch)``.
     """
-    parts = threads.paced(compiled, parallel)
+    parts = threads.paced(compiled, ("step", "observe"), parallel)
     step, observe = parts["step"], parts["observe"]
     return run_template(
         step=lambda x, g, state, rate, options: step(rate),
@@ -90,7 +90,7 @@ def search_in_python(
 
     ``compiled(parallel)`` has ``propose`` and ``judge`` of (fun, method), and ``observe``.
     """
-    parts = threads.paced(compiled, parallel)
+    parts = threads.paced(compiled, ("propose", "judge", "observe"), parallel)
     observe = parts["observe"]
     return search_template(
         propose=parts["propose"],

@@ -127,7 +127,7 @@ class HostVectors:
             nogil = parallel or self.large
             return {"step": stored.checked(x, parallel=parallel, nogil=nogil)}
 
-        kernel = threads.paced(compiled, self.wants_parallel, self._first)["step"]
+        kernel = threads.paced(compiled, ("step",), self.wants_parallel, self._first)["step"]
 
         def step(grad: Any, rate: float) -> None:
             if not (
