@@ -53,6 +53,7 @@ from numbelief import (
 )
 from numbelief import _interop as interop
 from numbelief._step.kind import Kind, fields_of
+from numbelief._step.state import BlockOptions, Scaling
 from numbelief.sets import Ball
 
 if INSTALLED:
@@ -615,10 +616,7 @@ def test_a_stream_is_for_a_gpu():
 
 
 # What of `StepOptions` a kernel takes, by what it is called there.
-GIVEN_AS = {
-    "clip": "max_norm", "most": "max_value", "keep": "decays", "l2": "decays", "slow": "lookahead",
-    "weight": "lookahead",
-}  # fmt: skip
+GIVEN_AS = {"clip": "max_norm", "slow": "lookahead", "weight": "lookahead"}
 
 
 @pytest.fixture
@@ -633,12 +631,13 @@ def ptx(monkeypatch):
         slots = len(rule.state_names)
         _, coefficients = fields_of(type(rule))
         array, sums, indices = np.ones(2, dtype), np.ones(2), np.ones(2, np.int64)
-        options = dict.fromkeys(("clip", "most", "keep", "l2"))
-        values = (dtype(1),) * len(coefficients._fields)
-        arguments = {"x": array, "g": array, "slots": (array,) * slots, "values": values, **options}
+        numbers = {"values": coefficients._fields, "scaling": Scaling._fields}
+        numbers = {each: (dtype(1),) * len(fields) for each, fields in numbers.items()}
+        arguments = {"x": array, "g": array, "slots": (array,) * slots, **numbers, "clip": None}
         if name.startswith("step"):
-            options = dict.fromkeys(("lower", "upper", "scale", "slow", "weight"))
-            arguments |= options | {"phase": 0}
+            arrays = {each: given[each] for each in BlockOptions._fields if each in given}
+            arguments |= {"given": tuple(BlockOptions(**arrays)), "slow": None, "weight": None}
+            arguments |= {"phase": 0}
         if name == "step_layerwise":
             arguments |= {"edges": indices, "owner": indices, "ratios": array}
         elif name.startswith("measure"):
@@ -646,11 +645,11 @@ def ptx(monkeypatch):
         elif name in ("clip", "ratios"):
             arguments = {"firsts": sums, "seconds": sums, "starts": indices, "most": 1.0,
                          "results": array}  # fmt: skip
-        assert given.keys() <= arguments.keys()
         kind = Kind(type(rule), slots, tuple({GIVEN_AS.get(each, each) for each in given}))
+        arguments |= {each: given[each] for each in GIVEN_AS if each in given}
         text, _ = cuda.compile(
             for_card(step.kernels_of(kind)[name]),
-            numba.void(*map(kind_of, (arguments | given).values())),
+            numba.void(*map(kind_of, arguments.values())),
             abi="numba", device=False, output="ptx", cc=capability,
         )  # fmt: skip
         return text[text.index(".entry") :]
@@ -675,8 +674,11 @@ def test_ptx_of_every_kernel(name, rule, ptx):
     arrays = 1 + len(rule.state_names)
     copies, rest = divmod(count(r"\bst\.global", text), arrays)
     assert copies and not rest
-    reads = count(r"\bld\.global", text) - (0 if name != "lamb" else LAMB_READS)
-    assert reads == copies * (arrays + 1)
+    reads = count(r"\bld\.global", text)
+    if name == "lamb":  # some of them stand before the split
+        assert arrays + 1 <= reads - LAMB_READS <= copies * (arrays + 1)
+    else:
+        assert reads == copies * (arrays + 1)
     # Threads part ways only at the guard of a division, and at the ends of loops.
     assert count(r"@!?%p\d+ bra", text) <= copies + (7 if name != "lamb" else 13)
 
@@ -687,8 +689,8 @@ LAMB_READS = 4  # the segment of a block, its ratio and its two edges
 ARRAY, ONE = np.ones(2, np.float32), np.float32(1)
 GIVEN = {
     "clip": {"clip": ARRAY},
-    "value": {"most": ONE},
-    "decay": {"keep": ONE, "l2": ONE},
+    "value": {"max_value": ONE},
+    "decay": {"decays": True},
     "bounds": {"lower": ARRAY, "upper": ARRAY},
     "scale": {"scale": ARRAY},
     "lookahead": {"slow": ARRAY, "weight": ONE},

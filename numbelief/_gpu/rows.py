@@ -52,7 +52,7 @@ from numbelief._solve.rows import (
 from numbelief._step.compiled import bind_step
 from numbelief._step.kind import Kind
 from numbelief._step.state import Region, StepOptions, StepState
-from numbelief._step.template import trust_ratio
+from numbelief._step.template import block_options, trust_ratio
 
 # One warp: the rows of a launch are few, and small thread blocks spread over all multiprocessors.
 THREADS = 32
@@ -202,7 +202,7 @@ def _norm(a):
         unit = max(unit, largest(a))
 
 
-def _layerwise_template(begin, scaling_of, block_options, norms_of_block, step_block, finish):
+def _layerwise_template(begin, scaling_of, lookahead_of, norms_of_block, step_block, finish):
     """As that of a CPU, but with a block for each segment, whose norms are taken as it comes."""
 
     def advance(x, g, state, rate, options):
@@ -211,12 +211,12 @@ def _layerwise_template(begin, scaling_of, block_options, norms_of_block, step_b
         values = begin(x, timestep, numbers, rate)
         t = timestep[0].t
         scaling = scaling_of(x, g, numbers, rate, options)
-        given = block_options(options)
+        given, lookahead = block_options(options), lookahead_of(options)
         for b in range(owner.size):
             lo, hi = edges[b], edges[b + 1]
             of_x, of_direction = norms_of_block(x, g, slots, values, scaling, lo, hi)
             ratio = cast((trust_ratio(of_x, of_direction),), x)[0]
-            step_block(x, g, slots, t, values, scaling, ratio, given, lo, hi)
+            step_block(x, g, slots, t, values, scaling, ratio, given, lookahead, lo, hi)
         finish(x, slots, t, options)
 
     return advance

@@ -15,14 +15,15 @@ from numba import cuda
 from numba import types as nb
 from numpy.typing import NDArray
 
+from numbelief._compile.pointers import Stored, numbers_from_python
 from numbelief._compile.template import bind
 from numbelief._gpu import launch
 from numbelief._gpu.card import Card
 from numbelief._gpu.compile import kind_of, of_rule
 from numbelief._gpu.reductions import total
-from numbelief._step.compiled import bind_for, compile_host_coefficients, parts_of_step
+from numbelief._step.compiled import bind_for, compile_host_part, parts_of_step
 from numbelief._step.kind import Kind, fields_of
-from numbelief._step.state import TIMESTEP, StepOptions, StepState
+from numbelief._step.state import TIMESTEP, BlockOptions, Scaling, StepOptions, StepState
 from numbelief._step.template import trust_ratio
 
 # In this unit the square of a float64 does not overflow.
@@ -42,30 +43,22 @@ def _first_or(array, other):
         return array[0]
 
 
-def _value_or(value, other):
-    if value is None:
-        return other
-    else:
-        return value
-
-
-def _scaling(c, clip, most, keep, l2):
-    """What scales and clips the gradient and decays x, as the templates of a step take it."""
-    clip, most = _first_or(clip, c.one), _value_or(most, c.one)
-    return clip, most, _value_or(keep, c.one), _value_or(l2, c.zero)
+def _with_clip(scaling, clip):
+    """The values of a `Scaling`, of which the first, if it is not 1, comes from the card."""
+    return Scaling(_first_or(clip, scaling[0]), *scaling[1:])
 
 
 def _coordinate_template(step_coordinate, anchor, synchronize, LOOKAHEAD):
     """Step coordinate i, and let the slow weights of a Lookahead follow."""
 
-    def coordinate(x, g, slots, i, c, scaling, ratio, lower, upper, scale, slow, weight, phase):
+    def coordinate(x, g, slots, i, c, scaling, ratio, options, slow, weight, phase):
         if LOOKAHEAD:  # noqa: SIM102  Numba drops the branch only where it stands alone
             if phase & ANCHOR:
-                anchor(x, slow, i, lower, upper)
-        step_coordinate(x, g, slots, i, c, scaling, ratio, lower, upper, None, None, scale)
+                anchor(x, slow, i, options.lower, options.upper)
+        step_coordinate(x, g, slots, i, c, scaling, ratio, options)
         if LOOKAHEAD:  # noqa: SIM102
             if phase & SYNCHRONIZE:
-                synchronize(x, slow, i, weight, lower, upper)
+                synchronize(x, slow, i, weight, options.lower, options.upper)
 
     return coordinate
 
@@ -73,14 +66,11 @@ def _coordinate_template(step_coordinate, anchor, synchronize, LOOKAHEAD):
 def _step_template(coordinate, Coefficients):
     """One step of an elementwise rule."""
 
-    def step(
-        x, g, slots, values, clip, most, keep, l2, lower, upper, scale, slow, weight, phase,
-    ):  # fmt: skip
-        c = Coefficients(*values)
-        scaling = _scaling(c, clip, most, keep, l2)
+    def step(x, g, slots, values, scaling, clip, given, slow, weight, phase):
+        c, scaling, options = Coefficients(*values), _with_clip(scaling, clip), BlockOptions(*given)
         i = cuda.grid(1)
         while i < x.size:
-            coordinate(x, g, slots, i, c, scaling, c.one, lower, upper, scale, slow, weight, phase)
+            coordinate(x, g, slots, i, c, scaling, c.one, options, slow, weight, phase)
             i += cuda.gridsize(1)
 
     return step
@@ -89,18 +79,12 @@ def _step_template(coordinate, Coefficients):
 def _layerwise_template(coordinate, Coefficients):
     """One step of a rule that scales each segment's step; see `StepOptions` for the blocks."""
 
-    def step(
-        x, g, slots, values, clip, most, keep, l2,
-        lower, upper, scale, slow, weight, phase, edges, owner, ratios,
-    ):  # fmt: skip
-        c = Coefficients(*values)
-        scaling = _scaling(c, clip, most, keep, l2)
+    def step(x, g, slots, values, scaling, clip, given, slow, weight, phase, edges, owner, ratios):
+        c, scaling, options = Coefficients(*values), _with_clip(scaling, clip), BlockOptions(*given)
         for b in range(cuda.blockIdx.x, owner.size, cuda.gridDim.x):
             ratio = ratios[owner[b]]
             for i in range(edges[b] + cuda.threadIdx.x, edges[b + 1], cuda.blockDim.x):
-                coordinate(
-                    x, g, slots, i, c, scaling, ratio, lower, upper, scale, slow, weight, phase
-                )  # fmt: skip
+                coordinate(x, g, slots, i, c, scaling, ratio, options, slow, weight, phase)
 
     return step
 
@@ -135,10 +119,9 @@ def _ratio_of(of_x, of_direction, most):
 def _measure_template(squares, Coefficients):
     """The two sums of squares over each block."""
 
-    def measure(x, g, slots, values, clip, most, keep, l2, edges, firsts, seconds):
+    def measure(x, g, slots, values, scaling, clip, edges, firsts, seconds):
         shared = cuda.shared.array(0, nb.float64)  # as large as the launch says
-        c = Coefficients(*values)
-        scaling = _scaling(c, clip, most, keep, l2)
+        c, scaling = Coefficients(*values), _with_clip(scaling, clip)
         for b in range(cuda.blockIdx.x, firsts.size, cuda.gridDim.x):
             first = second = 0.0
             for i in range(edges[b] + cuda.threadIdx.x, edges[b + 1], cuda.blockDim.x):
@@ -221,23 +204,21 @@ class StepLauncher:
         self._slots = tuple(state.slots[: kind.slots])
         self._n = n = card.x.shape[0]
         dtype = np.dtype(card.x.dtype)
-        self._host = compile_host_coefficients(kind.rule)  # type: ignore[arg-type]
         _, coefficients = fields_of(kind.rule)  # type: ignore[arg-type]
         self._ahead = np.zeros(1, TIMESTEP)
         self._values = np.empty(len(coefficients._fields), dtype)
-        self._decays = np.empty(2, dtype)
-        self._decaying = options.decays is not None
-        self._max_value = None if options.max_value is None else dtype.type(options.max_value)
+        self._scaling = np.empty(len(Scaling._fields), dtype)
+        arrays = {name: each for name, each in options._asdict().items() if _is_array(each)}
+        numbers = options._replace(**dict.fromkeys(arrays))
+        self._stored = Stored(self._values, self._scaling, self._ahead, state.numbers, numbers)
+        host = compile_host_part(kind, self._stored.layout)
+        self._begin = numbers_from_python(host.address, nogil=False)
         self._lookahead = lookahead = options.lookahead
-
-        def copied(array: Any) -> Any:
-            return None if array is None else card.array(array)
-
         slow, share = None, None
         if lookahead is not None:
             slow, share = state.slots[-1], dtype.type(lookahead.share)
-        bounds = copied(options.lower), copied(options.upper)
-        self._options = (*bounds, copied(options.scale), slow, share)
+        copied = {name: card.array(arrays[name]) for name in BlockOptions._fields & arrays.keys()}
+        self._options = (tuple(BlockOptions(**copied)), slow, share)
         self._most = self._clip = self._blocks = None
         if options.max_norm is not None:
             edges = np.append(np.arange(0, n, launch.SUM_BLOCK), n)
@@ -256,14 +237,13 @@ class StepLauncher:
         # Time passes once the step is queued: Ctrl-C may come while a first launch compiles.
         ahead, timestep = self._ahead, self._state.timestep
         ahead[...] = timestep
-        self._host(self._values, self._decays, ahead, self._state.numbers, rate)
-        keep, l2 = self._decays if self._decaying else (None, None)
-        before = (self._x, g, self._slots, tuple(self._values))
+        self._begin(rate, 0.0, self._stored.address)
+        before = (self._x, g, self._slots, tuple(self._values), tuple(self._scaling))
         clip = None
         if self._clip is not None:
             clip = self._clip.results
-            self._reduce("measure_gradient", "clip", self._clip, (*before, *(None,) * 4))
-        taken = (*before, clip, self._max_value, keep, l2)
+            self._reduce("measure_gradient", "clip", self._clip, (*before, None))
+        taken = (*before, clip)
         phase = 0
         if self._lookahead is not None:
             t = int(ahead["t"][0])
@@ -300,6 +280,10 @@ class StepLauncher:
             queue = launch.configured(kernel, blocks, launch.THREADS, self._card.stream, shared)
             self._launches[name] = queue
         queue(*arguments)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray)
 
 
 class _Norm:

@@ -7,13 +7,12 @@ from typing import Any
 from numba import from_dtype
 
 from numbelief._compile.arrays import compile_norm
-from numbelief._compile.jit import jit, key_of, part
-from numbelief._compile.pointers import Layout, compile_for_vectors
+from numbelief._compile.jit import key_of, part
+from numbelief._compile.pointers import Layout, compile_for_numbers, compile_for_vectors
 from numbelief._compile.template import bind
 from numbelief._step import template as text
 from numbelief._step.kind import Kind, fields_of
 from numbelief._step.state import StepOptions
-from numbelief.rules import Rule
 
 
 def bind_for(kind: Kind, template: Any, **names: Any) -> Any:
@@ -81,7 +80,7 @@ def bind_step(kind: Kind, target: Any) -> Any:
             text.begin_template, coefficients=target.rule(kind.rule.coefficients), **numbers
         ),
         "scaling_of": bind_for(kind, text.scaling_template, **scaling, **numbers),
-        "block_options": bind_for(kind, text.block_options_template),
+        "lookahead_of": bind_for(kind, text.lookahead_template),
         "step_block": target.block(block),
         "finish": bind_for(kind, text.finish_template, synchronize=parts["synchronize"]),
     }
@@ -129,22 +128,21 @@ def compile_advance(kind: Kind, *, parallel: bool = False, inlined: bool = True)
 
 
 @functools.cache
-def compile_host_coefficients(rule: type[Rule]) -> Any:
-    """The part of a step that runs on the host when another target takes it.
+def compile_host_part(kind: Kind, layout: Layout) -> Any:
+    """Compile the part of a step that runs on the host when another target takes it.
 
-    Returns
-    -------
-    callable
-        ``host_coefficients(values, decays, timestep, numbers, rate)`` advances the timestep, and
-        fills values with the fields of a rule's ``c``, and decays with what its ``decay`` returns.
+    See `numbelief._step.template.host_template`; ``layout`` is that of what lies at its ``data``.
+    The norm of a gradient is the target's.
     """
-    kind = Kind(rule, len(rule.slots))
-    hyperparameters, _ = fields_of(rule)  # type: ignore[arg-type]
-    count = len(hyperparameters._fields)
-    names = {"Hyperparameters": hyperparameters, "COUNT": count}
-    begin = bind(text.begin_template, coefficients=rule.coefficients, **names)
-    whole = bind(text.host_template, kind.key, begin=begin, decay=rule.decay, **names)
-    return jit(whole, cache=kind.key is not None, allocates=False)
+    kind = kind._replace(options=tuple(each for each in kind.options if each != "max_norm"))
+    hyperparameters, _ = fields_of(kind.rule)  # type: ignore[arg-type]
+    numbers = {"Hyperparameters": hyperparameters, "COUNT": len(hyperparameters._fields)}
+    rule = kind.rule
+    scaling = bind_for(kind, text.scaling_template, decay=rule.decay, norm=None, **numbers)
+    begin = bind(text.begin_template, coefficients=rule.coefficients, **numbers)
+    key = kind.key and key_of("host", kind.key, layout)
+    whole = bind(text.host_template, key, begin=begin, scaling_of=scaling, LAYOUT=layout.pointer)
+    return compile_for_numbers(whole, cache=key is not None, allocates=False)
 
 
 @functools.cache

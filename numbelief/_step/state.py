@@ -86,15 +86,35 @@ class StepOptions(NamedTuple):
     lookahead: Any = None
 
 
-class BlockOptions(NamedTuple):
-    """What of the `StepOptions` counts at a block, flat, as parallel loops take tuples."""
+class Scaling(NamedTuple):
+    """The numbers of the `StepOptions` at a coordinate, in the dtype of x.
 
-    lower: Any
-    upper: Any
-    last_step: Any
-    scale: Any
-    period: int
-    share: float
+    Attributes
+    ----------
+    clip : float
+        The factor of the gradient that ``max_norm`` asks for.
+    max_value : float
+        Its largest magnitude then.
+    keep, l2 : float
+        The factor of x that weight decay leaves, and the one that it adds to the gradient.
+    """
+
+    clip: Any = 1.0
+    max_value: Any = 1.0
+    keep: Any = 1.0
+    l2: Any = 0.0
+
+
+class BlockOptions(NamedTuple):
+    """The arrays of the `StepOptions` at a block of coordinates.
+
+    They go through parallel loops as a plain tuple: a named one does not get into them.
+    """
+
+    lower: Any = None
+    upper: Any = None
+    last_step: Any = None
+    scale: Any = None
 
 
 class Region(NamedTuple):

@@ -29,7 +29,7 @@ from numbelief._compile.internals import (
     window,
 )
 from numbelief._compile.pointers import loaded
-from numbelief._step.state import BlockOptions
+from numbelief._step.state import BlockOptions, Scaling
 
 # Why a step refuses its gradient, before it has changed anything.
 STEPPED, SHARES_X, SHARES_SLOTS = range(3)
@@ -41,13 +41,12 @@ def gradient_template(MAX_NORM, MAX_VALUE, DECAYS):
     """The gradient as the rule sees it: clipped, and then with the coupled decay."""
 
     def as_seen(g, x, scaling):
-        clip, most, _, l2 = scaling
         if MAX_NORM:
-            g = g * clip
+            g = g * scaling.clip
         if MAX_VALUE:
-            g = smaller(larger(g, -most), most)
+            g = smaller(larger(g, -scaling.max_value), scaling.max_value)
         if DECAYS:
-            g = g + l2 * x
+            g = g + scaling.l2 * x
         return g
 
     return as_seen
@@ -56,9 +55,9 @@ def gradient_template(MAX_NORM, MAX_VALUE, DECAYS):
 def coordinate_template(
     update, as_seen, load, store, DECAYS, EDGES, SCALE, LAST_STEP, LOWER
 ):  # fmt: skip
-    """Step coordinate i."""
+    """Step coordinate i, with `Coefficients`, `Scaling` and `BlockOptions`."""
 
-    def step_coordinate(x, g, slots, i, c, scaling, ratio, lower, upper, rates, directions, scale):
+    def step_coordinate(x, g, slots, i, c, scaling, ratio, options):
         old = x[i]  # read before any slot is written: a GPU cannot tell that they do not overlap
         new = update(old, as_seen(g[i], old, scaling), c, *load(slots, i))
         store(slots, i, new, c)
@@ -66,18 +65,18 @@ def coordinate_template(
         if EDGES:
             rate = rate * ratio
         if SCALE:
-            rate = rate * scale[i]
+            rate = rate * options.scale[i]
         if LAST_STEP:
-            rates[i] = rate
-            directions[i] = new[0]
+            options.last_step[0][i] = rate
+            options.last_step[1][i] = new[0]
         if DECAYS:
-            keep = scaling[2]
+            keep = scaling.keep
             if SCALE:
-                keep = c.one - scale[i] * (c.one - keep)
+                keep = c.one - options.scale[i] * (c.one - keep)
             old = old * keep
         value = old - rate * new[0]
         if LOWER:
-            value = clip_to_bounds(value, lower[i], upper[i])
+            value = clip_to_bounds(value, options.lower[i], options.upper[i])
         x[i] = value
 
     return step_coordinate
@@ -155,51 +154,55 @@ def block_template(
 ):  # fmt: skip
     """Step the coordinates lo to hi.
 
-    ``values`` are those of Coefficients, and ``given`` those of `BlockOptions`: a named tuple does
-    not get into a parallel loop.
+    ``values`` are those of Coefficients, ``scaling`` those of `Scaling`, ``given`` those of
+    `BlockOptions` and ``lookahead`` those of `Synchronization`.
     """
 
-    def step_block(x, g, slots, t, values, scaling, ratio, given, lo, hi):
-        c = Coefficients(*values)
+    def step_block(x, g, slots, t, values, scaling, ratio, given, lookahead, lo, hi):
+        c, scaling = Coefficients(*values), Scaling(*scaling)
         options = BlockOptions(*given)
-        lower = upper = scale = rates = directions = None
+        lower = upper = scale = last_step = None
         # Windows, because a loop over range(lo, hi) does not vectorize.
         if LOWER:
             lower, upper = window(options.lower, lo, hi), window(options.upper, lo, hi)
         if SCALE:
             scale = window(options.scale, lo, hi)
         if LAST_STEP:
-            rates = window(row(options.last_step, 0), lo, hi)
-            directions = window(row(options.last_step, 1), lo, hi)
+            rates, directions = row(options.last_step, 0), row(options.last_step, 1)
+            last_step = window(rates, lo, hi), window(directions, lo, hi)
         x, g, mine = window(x, lo, hi), window(g, lo, hi), rows(slots, lo, hi)
         if LOOKAHEAD:
             slow = window(row(slots, len(slots) - 1), lo, hi)
             if t == 1:
                 for i in range(x.size):
                     anchor(x, slow, i, lower, upper)
+        here = BlockOptions(lower, upper, last_step, scale)
         for i in range(x.size):
-            step_coordinate(
-                x, g, mine, i, c, scaling, ratio, lower, upper, rates, directions, scale
-            )
+            step_coordinate(x, g, mine, i, c, scaling, ratio, here)
         # While the block is in the cache; a projection has to come first.
-        if LOOKAHEAD and not PROJECTION and t % options.period == 0:
-            weight = x.dtype.type(options.share)
+        if LOOKAHEAD and not PROJECTION and t % lookahead[0] == 0:
+            weight = x.dtype.type(lookahead[1])
             for i in range(x.size):
                 synchronize(x, slow, i, weight, lower, upper)
 
     return step_block
 
 
-def block_options_template(LOOKAHEAD):
+def block_options(options):
     """The values of `BlockOptions`."""
+    return options.lower, options.upper, options.last_step, options.scale
 
-    def block_options(options):
+
+def lookahead_template(LOOKAHEAD):
+    """The values of `Synchronization`."""
+
+    def lookahead_of(options):
         period, share = 0, 0.0
         if LOOKAHEAD:
             period, share = options.lookahead
-        return options.lower, options.upper, options.last_step, options.scale, period, share
+        return period, share
 
-    return block_options
+    return lookahead_of
 
 
 def norms_template(update, as_seen, load, rows, Coefficients):
@@ -207,7 +210,7 @@ def norms_template(update, as_seen, load, rows, Coefficients):
 
     def norms_of_block(x, g, slots, values, scaling, lo, hi):
         stays_apart()
-        c = Coefficients(*values)
+        c, scaling = Coefficients(*values), Scaling(*scaling)
         x, g, slots = window(x, lo, hi), window(g, lo, hi), rows(slots, lo, hi)
         of_x = of_direction = 0.0
         for i in range(x.size):
@@ -246,18 +249,18 @@ def begin_template(coefficients, Hyperparameters, COUNT):
 
 
 def scaling_template(decay, norm, Hyperparameters, COUNT, MAX_NORM, MAX_VALUE, DECAYS):
-    """What scales and clips the gradient and decays x, in the dtype of x: clip, most, keep, l2."""
+    """The values of `Scaling`."""
 
     def scaling_of(x, g, numbers, rate, options):
-        clip = most = keep = 1.0
+        clip = max_value = keep = 1.0
         l2 = 0.0
         if MAX_NORM:
             clip = options.max_norm / larger(norm(g), options.max_norm)
         if MAX_VALUE:
-            most = options.max_value
+            max_value = options.max_value
         if DECAYS:
             keep, l2 = decay(Hyperparameters(*to_fixed_tuple(numbers, COUNT)), rate)
-        return cast((clip, most, keep, l2), x)
+        return cast((clip, max_value, keep, l2), x)
 
     return scaling_of
 
@@ -288,7 +291,7 @@ def finish_template(synchronize, PROJECTION, LOOKAHEAD):
     return finish
 
 
-def elementwise_template(begin, scaling_of, block_options, step_block, finish):
+def elementwise_template(begin, scaling_of, lookahead_of, step_block, finish):
     """One step of an elementwise rule."""
 
     def advance(x, g, state, rate, options):
@@ -296,17 +299,17 @@ def elementwise_template(begin, scaling_of, block_options, step_block, finish):
         values = begin(x, timestep, numbers, rate)
         t = timestep[0].t
         scaling = scaling_of(x, g, numbers, rate, options)
-        given = block_options(options)
+        given, lookahead = block_options(options), lookahead_of(options)
         for b in prange((x.size + BLOCK - 1) // BLOCK):
             lo = b * BLOCK
             hi = smaller(x.size, lo + BLOCK)
-            step_block(x, g, slots, t, values, scaling, values[0], given, lo, hi)
+            step_block(x, g, slots, t, values, scaling, values[0], given, lookahead, lo, hi)
         finish(x, slots, t, options)
 
     return advance
 
 
-def layerwise_template(begin, scaling_of, block_options, norms_of_block, step_block, finish):
+def layerwise_template(begin, scaling_of, lookahead_of, norms_of_block, step_block, finish):
     """One step of a rule that scales each segment's step to the size of its parameters.
 
     Two passes over memory instead of a temporary: the first only takes the norms.
@@ -318,7 +321,7 @@ def layerwise_template(begin, scaling_of, block_options, norms_of_block, step_bl
         values = begin(x, timestep, numbers, rate)
         t = timestep[0].t
         scaling = scaling_of(x, g, numbers, rate, options)
-        given = block_options(options)
+        given, lookahead = block_options(options), lookahead_of(options)
         sums = np.empty((owner.size, 2))
         for b in prange(owner.size):
             of_x, of_direction = norms_of_block(
@@ -332,24 +335,31 @@ def layerwise_template(begin, scaling_of, block_options, norms_of_block, step_bl
             totals[owner[b], 1] += sums[b, 1]
         for b in prange(owner.size):
             ratio = cast((trust_ratio(totals[owner[b], 0], totals[owner[b], 1]),), x)[0]
-            step_block(x, g, slots, t, values, scaling, ratio, given, edges[b], edges[b + 1])
+            lo, hi = edges[b], edges[b + 1]
+            step_block(x, g, slots, t, values, scaling, ratio, given, lookahead, lo, hi)
         finish(x, slots, t, options)
 
     return advance
 
 
-def host_template(begin, decay, Hyperparameters, COUNT):
-    """Begin a step that another target takes: its coefficients and decays, in the dtype of x."""
+def host_template(begin, scaling_of, LAYOUT):
+    """Begin a step that another target takes: ``f(rate, 0, data)`` fills what it gets by value.
 
-    def host_coefficients(values, decays, timestep, numbers, rate):
+    At ``data`` lie values and scaling, arrays for the values of Coefficients and of `Scaling`,
+    timestep, numbers and options, as in `StepState` and `StepOptions`.
+    """
+
+    def begin_on_host(rate, _, data):
+        values, scaling, timestep, numbers, options = loaded(data, LAYOUT)
         begun = begin(values, timestep, numbers, rate)
         for i in range(values.size):
             values[i] = begun[i]
-        keep, l2 = decay(Hyperparameters(*to_fixed_tuple(numbers, COUNT)), rate)
-        decays[0] = keep
-        decays[1] = l2
+        found = scaling_of(values, values, numbers, rate, options)
+        for i in range(scaling.size):
+            scaling[i] = found[i]
+        return 0
 
-    return host_coefficients
+    return begin_on_host
 
 
 def stored_template(advance, LAYOUT, NUMBER):
