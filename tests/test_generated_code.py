@@ -13,6 +13,7 @@ import re, sys
 import numpy as np
 from numbelief import *
 from numbelief._step.call import StoredStep
+from numbelief._step.compiled import compile_threaded_step
 
 n = 1000
 rules = [
@@ -27,7 +28,12 @@ for rule in rules:
             x = np.ones(n, dtype)
             opt = Optimizer(rule, x, bounds=bounds, target=sys.argv[1])
             step = StoredStep(opt.kind, opt.step_state, opt.step_options, x.dtype)
-            code = step.compiled(sys.argv[1] == "parallel")._library.get_asm_str()
+            if sys.argv[1] == "parallel":
+                code = compile_threaded_step(
+                    opt.kind, step.threaded[1].layout, x.dtype
+                ).block._library.get_asm_str()
+            else:
+                code = step.serial[0]._library.get_asm_str()
             # The mnemonics of x86 carry a v where the machine has AVX.
             count = lambda mnemonic: len(re.findall(rf"\\bv?{mnemonic}\\b", code))
             name = f"{type(rule).__name__} {dtype.__name__} {bounds is None}"

@@ -380,19 +380,18 @@ def address_of(typingctx, array):
 
 
 @intrinsic
-def call_c(typingctx, address, x, other, data):
-    """Call ``double f(intptr_t n, T *x, T *other, void *data)`` at an address."""
+def call_c_of(typingctx, address, k, x, other, data):
+    """Call ``double f(intptr_t k, T *x, T *other, void *data)`` at an address."""
 
     def codegen(context, builder, signature, args):
-        address, x, other, data = args
-        x = make_array(signature.args[1])(context, builder, x)
-        other = make_array(signature.args[2])(context, builder, other)
-        n = builder.extract_value(x.shape, 0)
-        given = [n, x.data, other.data, builder.inttoptr(data, cgutils.voidptr_t)]
+        address, k, *vectors, data = args
+        arrays = zip(signature.args[2:4], vectors, strict=True)
+        pointers = [make_array(kind)(context, builder, each).data for kind, each in arrays]
+        given = [k, *pointers, builder.inttoptr(data, cgutils.voidptr_t)]
         kind = ir.FunctionType(ir.DoubleType(), [each.type for each in given])
         return builder.call(builder.inttoptr(address, kind.as_pointer()), given)
 
-    return nb.float64(nb.intp, x, other, nb.intp), codegen
+    return nb.float64(nb.intp, nb.intp, x, other, nb.intp), codegen
 
 
 @intrinsic

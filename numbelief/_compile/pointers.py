@@ -23,6 +23,7 @@ from numba import types as nb
 from numbelief._compile.internals import (
     address_of_compiled,
     address_of_data,
+    call_c_of,
     layout_of,
     load,
     pointer,
@@ -49,7 +50,7 @@ def compile_for_vectors(
     """Compile ``f(n, x, other, data)``, with a key in its name, for x of a Numba number type.
 
     ``data`` is the type of the pointer that it sees. Its attribute ``address`` is what
-    `numbelief._compile.internals.call_c` takes.
+    `call_c` takes.
     """
     vector = nb.CPointer(number)
     signature = nb.float64(nb.intp, vector, vector, data)
@@ -73,6 +74,11 @@ def vectors_from_python(address: int, *, nogil: bool) -> Any:
 def numbers_from_python(address: int, *, nogil: bool) -> Any:
     """What `compile_for_numbers` made, for Python to call."""
     return _OF_NUMBERS[nogil](address)
+
+
+def call_c(address, x, other, data):
+    """Call what `compile_for_vectors` made for x of shape (n,)."""
+    return call_c_of(address, x.size, x, other, data)
 
 
 def loaded(address, kind):

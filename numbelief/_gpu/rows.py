@@ -49,10 +49,10 @@ from numbelief._solve.rows import (
     finish_row_template,
     start_row_template,
 )
-from numbelief._step.compiled import bind_step
+from numbelief._step.compiled import parts_for
 from numbelief._step.kind import Kind
 from numbelief._step.state import Region, StepOptions, StepState
-from numbelief._step.template import block_options, trust_ratio
+from numbelief._step.template import block_options, elementwise_template, trust_ratio
 
 # One warp: the rows of a launch are few, and small thread blocks spread over all multiprocessors.
 THREADS = 32
@@ -226,10 +226,9 @@ def _layerwise_template(begin, scaling_of, lookahead_of, norms_of_block, step_bl
 
 
 class _Row:
-    """How the parts of a step are made for a thread; see `numbelief._step.compiled.bind_step`."""
+    """How the parts of a step are made for a thread; see `numbelief._step.compiled.parts_for`."""
 
     norm = staticmethod(_norm)
-    layerwise = staticmethod(_layerwise_template)
 
     @staticmethod
     def rule(function: Any) -> Any:
@@ -251,7 +250,8 @@ def kernel_of(kind: Kind, automatic: bool, fun: Any, own: tuple[bool, ...]) -> A
     evaluate = bind(_evaluate_template, fun=fun)
     region = Region(*(True if bounded else None,) * 2)
     look = bind_observe(region)
-    step = bind_step(kind, _Row)
+    whole = _layerwise_template if kind.rule.layerwise else elementwise_template
+    step = bind(whole, **parts_for(kind, _Row))
     if automatic:
         at = at_each_coordinate(bounded=bounded)
         method = bind_method(

@@ -34,7 +34,6 @@ from numbelief._compile.internals import (
     address_of_compiled,
     address_of_data,
     array_at,
-    call_c,
     call_compiled,
     leave,
     options_of_cfunc,
@@ -44,7 +43,13 @@ from numbelief._compile.internals import (
     takes_pointers,
 )
 from numbelief._compile.jit import key_of, part
-from numbelief._compile.pointers import PROTOTYPE, Stored, compile_for_vectors, loaded
+from numbelief._compile.pointers import (
+    PROTOTYPE,
+    Stored,
+    call_c,
+    compile_for_vectors,
+    loaded,
+)
 from numbelief._compile.template import bind
 
 # The words of a block.

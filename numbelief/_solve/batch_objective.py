@@ -1,5 +1,6 @@
 """The loss of mini-batches on the CPU: which rows make up a batch, and what evaluates it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,13 @@ from numbelief._compile.pointers import Stored
 from numbelief._objective import compiled
 from numbelief._objective.problem import Problem
 from numbelief._solve.data import Batches, Order
-from numbelief._solve.epochs import BatchObjective, Means, compile_epoch, epoch_in_python
+from numbelief._solve.epochs import (
+    BatchObjective,
+    Means,
+    compile_epoch,
+    compile_threaded_epoch,
+    epoch_in_python,
+)
 from numbelief._solve.options import TrainingOptions
 from numbelief._step.call import StoredStep
 from numbelief._step.vectors import HostVectors
@@ -174,16 +181,23 @@ class HostObjective:
         vectors, state, options = opt.vectors, opt.step_state, opt.step_options
         assert isinstance(vectors, HostVectors)
         x = vectors.x
+        step = StoredStep(opt.kind, state, options, x.dtype)
         if self._calls:
-            stored = Stored(x, g, state, options, losses, means)
+
+            @functools.cache
+            def compiled(parallel: bool) -> tuple[Any, Stored]:
+                taken: Any = step.call(parallel=True) if parallel else options
+                stored = Stored(x, g, state, taken, losses, means)
+                if parallel:
+                    return compile_threaded_epoch(stored.layout), stored
+                return compile_epoch(opt.kind, stored.layout), stored
 
             def loop(first: int, rates: NDArray[np.float64]) -> int:
                 # Threads may be safe at one look and not at the next.
-                epoch = compile_epoch(opt.kind, stored.layout, parallel=opt.runs_parallel())
+                epoch, stored = compiled(opt.runs_parallel())
                 return int(epoch(first, rates, stored.address, self._arguments()))
 
             return loop
-        step = StoredStep(opt.kind, state, options, x.dtype)
         how = {"parallel": opt.wants_parallel, "nogil": vectors.large}
         epoch = epoch_in_python(step, x, g, state, means, self.evaluate, **how)
         return lambda first, rates: epoch(first, rates, x, g, None, None, losses, None, None)

@@ -28,6 +28,7 @@ from numbelief._step.call import StoredStep
 from numbelief._step.compiled import compile_advance
 from numbelief._step.kind import Kind
 from numbelief._step.state import StepState
+from numbelief._step.template import call_step
 
 
 class Means(NamedTuple):
@@ -197,18 +198,32 @@ def _stored_epoch_template(epoch, LAYOUT):
 
 
 @functools.cache
-def compile_epoch(kind: Kind, layout: Layout, *, parallel: bool) -> Any:
+def compile_epoch(kind: Kind, layout: Layout) -> Any:
     """Compile ``epoch(first, rates, data, objective)`` around a `BatchObjective`.
 
     ``layout`` is that of (x, g, state, options, losses, means), which lie at ``data``.
     """
-    key = kind.key and f"{parallel:d}_{kind.key}_{key_of(layout)}"
+    key = kind.key and key_of(kind.key, layout)
+    return _compile_epoch(key, layout, compile_advance(kind), parallel=False)
+
+
+@functools.cache
+def compile_threaded_epoch(layout: Layout) -> Any:
+    """The same with threads, once for each dtype: in place of options lies a `StepCall`."""
+    return _compile_epoch(key_of(layout), layout, _step_at_address, parallel=True)
+
+
+def _step_at_address(x, g, state, rate, step):
+    call_step(x, g, rate, step)
+
+
+def _compile_epoch(key: str | None, layout: Layout, step: Any, *, parallel: bool) -> Any:
     epoch = bind(
         epoch_template,
         evaluate=evaluate_batch,
         note=note,
         average=bind(average_template, follow=_follow(parallel)),
-        step=compile_advance(kind, parallel=parallel),
+        step=step,
     )
     stored = bind(_stored_epoch_template, key, epoch=epoch, LAYOUT=layout.pointer)
     return jit(stored, cache=key is not None, nogil=True, allocates=False)

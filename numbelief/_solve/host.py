@@ -17,6 +17,7 @@ from numbelief._solve.loop import (
     ObserveCall,
     compile_run,
     compile_search,
+    compile_threaded_run,
     run_in_python,
     search_in_python,
 )
@@ -154,9 +155,13 @@ class HostLoop:
                     self.method_call(parallel), self.observe_call(parallel),
                 )  # fmt: skip
                 loop = compile_search(stored.layout)
+            elif parallel:
+                step, observe = self._step.call(parallel=True), self.observe_call(parallel)
+                stored = Stored(self.x, self.g, None, step, observe)
+                loop = compile_threaded_run(stored.layout)
             else:
                 stored = Stored(self.x, self.g, opt.step_state, opt.step_options, self.watch)
-                loop = compile_run(opt.kind, self._region, stored.layout, parallel)
+                loop = compile_run(opt.kind, self._region, stored.layout)
             self._loops[parallel] = loop, stored
         loop, stored = self._loops[parallel]
         return loop, stored.address

@@ -21,6 +21,7 @@ from numbelief._solve.quasi_newton import LOST, STEPPED
 from numbelief._step.compiled import compile_advance
 from numbelief._step.kind import Kind
 from numbelief._step.state import Region
+from numbelief._step.template import call_step
 
 
 def run_template(step, evaluate, observe):
@@ -104,21 +105,33 @@ def search_in_python(
 
 
 @functools.cache
-def compile_run(kind: Kind, region: Region, layout: Layout, parallel: bool) -> Any:
+def compile_run(kind: Kind, region: Region, layout: Layout) -> Any:
     """Compile ``run(rates, data, objective)`` for a kind of rule and a `kind_of_region`.
 
     ``layout`` is that of (x, g, state, options, watch), which lie at ``data``, and ``objective`` a
     `numbelief._objective.compiled.Call`.
     """
-    key = kind.key and f"{parallel:d}_{kind.key}_{key_of(layout)}"
-    run = bind(
-        run_template,
-        step=compile_advance(kind, parallel=parallel),
-        evaluate=evaluate,
-        observe=observe_part(region, parallel),
-    )
+    step, observe = compile_advance(kind), observe_part(region, parallel=False)
+    return _compile_run(kind.key and key_of(kind.key, layout), layout, step, observe)
+
+
+@functools.cache
+def compile_threaded_run(layout: Layout) -> Any:
+    """The same with threads, once for each dtype: it calls step and observation by address.
+
+    In place of state, options and watch lie None, a `StepCall` and an `ObserveCall`.
+    """
+    return _compile_run(key_of(layout), layout, _step_at_address, observe_at_address)
+
+
+def _compile_run(key: str | None, layout: Layout, step: Any, observe: Any) -> Any:
+    run = bind(run_template, step=step, evaluate=evaluate, observe=observe)
     stored = bind(_stored_run_template, key, run=run, LAYOUT=layout.pointer)
     return jit(stored, cache=key is not None, nogil=True, allocates=False)
+
+
+def _step_at_address(x, g, state, rate, step):
+    call_step(x, g, rate, step)
 
 
 def _stored_run_template(run, LAYOUT):

@@ -13,9 +13,9 @@ from numba import prange
 from numpy.typing import NDArray
 
 from numbelief._compile.arrays import BLOCK, clip_to_bounds, copy, largest
-from numbelief._compile.internals import bits_of, call_c, larger, of_bits, row, smaller, window
+from numbelief._compile.internals import bits_of, larger, of_bits, row, smaller, window
 from numbelief._compile.jit import jit, key_of, part
-from numbelief._compile.pointers import Layout, compile_for_numbers, loaded
+from numbelief._compile.pointers import Layout, call_c, compile_for_numbers, loaded
 from numbelief._compile.template import bind, named
 from numbelief._solve.options import Options
 from numbelief._step.state import Region

@@ -11,9 +11,9 @@ from numbelief._compile.internals import address_of_data
 from numbelief._compile.jit import jit, key_of
 from numbelief._compile.pointers import Stored, vectors_from_python
 from numbelief._compile.template import named
-from numbelief._step.compiled import compile_step
-from numbelief._step.kind import Kind
-from numbelief._step.state import StepOptions, StepState
+from numbelief._step.compiled import compile_run_blocks, compile_step, compile_threaded_step
+from numbelief._step.kind import Kind, fields_of
+from numbelief._step.state import Scaling, StepOptions, StepState, Work
 from numbelief._step.template import checked_step
 
 
@@ -50,25 +50,41 @@ class StoredStep:
         self._rate = np.zeros(1)
 
     @functools.cached_property
-    def _stored(self) -> Stored:
-        return Stored(self._state, self._options, self._rate)
-
-    def compiled(self, parallel: bool) -> Any:
-        """The C function."""
-        return compile_step(self._kind, self._stored.layout, self._dtype, parallel=parallel)
+    def serial(self) -> tuple[Any, Stored]:
+        """The C function without threads, and what it takes."""
+        stored = Stored(self._state, self._options, self._rate)
+        return compile_step(self._kind, stored.layout, self._dtype), stored
 
     @functools.cached_property
-    def _serial(self) -> int:
-        return self.compiled(False).address  # type: ignore[no-any-return]
+    def threaded(self) -> tuple[Any, Stored]:
+        """The same with threads."""
+        taken, work = (self._state, self._options, self._rate), self._work()
+        layout = Stored(*taken, work).layout
+        compiled = compile_threaded_step(self._kind, layout, self._dtype)
+        norms = 0 if compiled.norms is None else compiled.norms.address
+        work = work._replace(block=compiled.block.address, norms=norms)
+        return compiled.step, Stored(*taken, work)
 
-    @functools.cached_property
-    def _parallel(self) -> int:
-        return self.compiled(True).address  # type: ignore[no-any-return]
+    def _work(self) -> Work:
+        _, coefficients = fields_of(self._kind.rule)  # type: ignore[arg-type]
+        owner, sums, ratios = self._options.owner, None, None
+        if owner is not None:
+            sums, ratios = np.zeros((owner.size, 2)), np.zeros(owner[-1] + 1, self._dtype)
+        return Work(
+            size=self._state.slots.shape[1],
+            run=compile_run_blocks(self._dtype).address,
+            block=0,
+            norms=0,
+            values=np.zeros(len(coefficients._fields), self._dtype),
+            scaling=np.zeros(len(Scaling._fields), self._dtype),
+            sums=sums,
+            ratios=ratios,
+        )
 
     def call(self, *, parallel: bool = False) -> StepCall:
         """For compiled code."""
-        address = self._parallel if parallel else self._serial
-        return StepCall(address, self._stored.address, self._rate)
+        function, stored = self.threaded if parallel else self.serial
+        return StepCall(function.address, stored.address, self._rate)
 
     def along(
         self, x: NDArray[Any], g: NDArray[Any], *, parallel: bool, nogil: bool

@@ -117,6 +117,33 @@ class BlockOptions(NamedTuple):
     scale: Any = None
 
 
+class Work(NamedTuple):
+    """What a step with threads tells its blocks, which it calls by address.
+
+    Attributes
+    ----------
+    size : int
+        n.
+    run, block, norms : int
+        Addresses of the loop over the blocks, of what steps one, and of what takes its norms for a
+        layerwise rule.
+    values, scaling : ndarray, of the dtype of x
+        Those of the rule's coefficients, and of `Scaling`.
+    sums : ndarray of shape (blocks, 2), float64, or None
+    ratios : ndarray of shape (segments,), of the dtype of x, or None
+        For a layerwise rule.
+    """
+
+    size: int
+    run: int
+    block: int
+    norms: int
+    values: Any
+    scaling: Any
+    sums: Any
+    ratios: Any
+
+
 class Region(NamedTuple):
     """Where x may be. What is None is left out of a kernel.
 

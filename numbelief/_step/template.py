@@ -17,7 +17,8 @@ from numbelief._compile.arrays import BLOCK, clip_to_bounds, fill
 from numbelief._compile.internals import (
     address_of,
     array_at,
-    call_c,
+    call_c_of,
+    call_compiled,
     cast,
     flushed,
     larger,
@@ -28,9 +29,10 @@ from numbelief._compile.internals import (
     to_fixed_tuple,
     window,
 )
-from numbelief._compile.pointers import loaded
+from numbelief._compile.pointers import call_c, loaded
 from numbelief._step.state import BlockOptions, Scaling
 
+SCALING = len(Scaling._fields)
 # Why a step refuses its gradient, before it has changed anything.
 STEPPED, SHARES_X, SHARES_SLOTS = range(3)
 
@@ -292,7 +294,7 @@ def finish_template(synchronize, PROJECTION, LOOKAHEAD):
 
 
 def elementwise_template(begin, scaling_of, lookahead_of, step_block, finish):
-    """One step of an elementwise rule."""
+    """One step of an elementwise rule, block after block."""
 
     def advance(x, g, state, rate, options):
         slots, timestep, numbers = state
@@ -300,7 +302,7 @@ def elementwise_template(begin, scaling_of, lookahead_of, step_block, finish):
         t = timestep[0].t
         scaling = scaling_of(x, g, numbers, rate, options)
         given, lookahead = block_options(options), lookahead_of(options)
-        for b in prange((x.size + BLOCK - 1) // BLOCK):
+        for b in range((x.size + BLOCK - 1) // BLOCK):
             lo = b * BLOCK
             hi = smaller(x.size, lo + BLOCK)
             step_block(x, g, slots, t, values, scaling, values[0], given, lookahead, lo, hi)
@@ -323,23 +325,112 @@ def layerwise_template(begin, scaling_of, lookahead_of, norms_of_block, step_blo
         scaling = scaling_of(x, g, numbers, rate, options)
         given, lookahead = block_options(options), lookahead_of(options)
         sums = np.empty((owner.size, 2))
-        for b in prange(owner.size):
+        for b in range(owner.size):
             of_x, of_direction = norms_of_block(
                 x, g, slots, values, scaling, edges[b], edges[b + 1]
             )
             sums[b, 0] = of_x
             sums[b, 1] = of_direction
-        totals = np.zeros((owner[-1] + 1, 2))
+        ratios = np.zeros(owner[-1] + 1, x.dtype)
+        trust_ratios(sums, owner, ratios)
         for b in range(owner.size):
-            totals[owner[b], 0] += sums[b, 0]
-            totals[owner[b], 1] += sums[b, 1]
-        for b in prange(owner.size):
-            ratio = cast((trust_ratio(totals[owner[b], 0], totals[owner[b], 1]),), x)[0]
-            lo, hi = edges[b], edges[b + 1]
+            lo, hi, ratio = edges[b], edges[b + 1], ratios[owner[b]]
             step_block(x, g, slots, t, values, scaling, ratio, given, lookahead, lo, hi)
         finish(x, slots, t, options)
 
     return advance
+
+
+def trust_ratios(sums, owner, ratios):
+    """The ratio of each segment, of the sums of squares over its blocks."""
+    totals = np.zeros((ratios.size, 2))
+    for b in range(owner.size):
+        totals[owner[b], 0] += sums[b, 0]
+        totals[owner[b], 1] += sums[b, 1]
+    for s in range(ratios.size):
+        ratios[s] = trust_ratio(totals[s, 0], totals[s, 1])
+
+
+# ---- with threads ------------------------------------------------------------------------------
+# The loop over the blocks is compiled once for all rules: it calls blocks by address, and what they
+# take lies in memory, with `Work`.
+
+
+def run_blocks(address, count, x, g, data):
+    """Call ``double f(intptr_t b, T *x, T *g, void *data)`` at an address, for each block b."""
+    for b in prange(count):
+        call_c_of(address, b, x, g, data)
+
+
+def threaded_template(begin, scaling_of, finish, RUN, LAYOUT, NUMBER, EDGES):
+    """One step, with its blocks spread over threads: ``f(n, x, g, data)``.
+
+    At ``data`` lies (state, options, rate, work), with the rate in an array of one.
+    """
+
+    def step(n, x, g, data):
+        state, options, rate, work = loaded(data, LAYOUT)
+        x, g = array_at(x, n, NUMBER), array_at(g, n, NUMBER)
+        slots, timestep, numbers = state
+        begun = begin(x, timestep, numbers, rate[0])
+        for i in range(work.values.size):
+            work.values[i] = begun[i]
+        scaling = scaling_of(x, g, numbers, rate[0], options)
+        for i in range(work.scaling.size):
+            work.scaling[i] = scaling[i]
+        if EDGES:
+            count = options.owner.size
+            call_compiled(work.run, RUN, (work.norms, count, x, g, data))
+            trust_ratios(work.sums, options.owner, work.ratios)
+            call_compiled(work.run, RUN, (work.block, count, x, g, data))
+        else:
+            count = (n + BLOCK - 1) // BLOCK
+            call_compiled(work.run, RUN, (work.block, count, x, g, data))
+        finish(x, slots, timestep[0].t, options)
+        return 0.0
+
+    return step
+
+
+def norms_at_address_template(norms_of_block, LAYOUT, NUMBER, COUNT):
+    """The sums of squares over block b: ``f(b, x, g, data)``."""
+
+    def norms(b, x, g, data):
+        state, options, _, work = loaded(data, LAYOUT)
+        x, g = array_at(x, work.size, NUMBER), array_at(g, work.size, NUMBER)
+        values = to_fixed_tuple(work.values, COUNT)
+        scaling = to_fixed_tuple(work.scaling, SCALING)
+        lo, hi = options.edges[b], options.edges[b + 1]
+        of_x, of_direction = norms_of_block(x, g, state.slots, values, scaling, lo, hi)
+        work.sums[b, 0] = of_x
+        work.sums[b, 1] = of_direction
+        return 0.0
+
+    return norms
+
+
+def block_at_address_template(step_block, lookahead_of, LAYOUT, NUMBER, COUNT, EDGES):
+    """A step of block b: ``f(b, x, g, data)``."""
+
+    def block(b, x, g, data):
+        state, options, _, work = loaded(data, LAYOUT)
+        x, g = array_at(x, work.size, NUMBER), array_at(g, work.size, NUMBER)
+        values = to_fixed_tuple(work.values, COUNT)
+        scaling = to_fixed_tuple(work.scaling, SCALING)
+        lo = b * BLOCK
+        hi = smaller(work.size, lo + BLOCK)
+        ratio = values[0]
+        if EDGES:
+            lo, hi = options.edges[b], options.edges[b + 1]
+            ratio = work.ratios[options.owner[b]]
+        t, given, lookahead = state.timestep[0].t, block_options(options), lookahead_of(options)
+        step_block(x, g, state.slots, t, values, scaling, ratio, given, lookahead, lo, hi)
+        return 0.0
+
+    return block
+
+
+# ---- at an address -----------------------------------------------------------------------------
 
 
 def host_template(begin, scaling_of, LAYOUT):

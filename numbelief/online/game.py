@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief._compile.internals import call_c
 from numbelief._compile.jit import jit, key_of
 from numbelief._compile.pointers import (
     Layout,
     Stored,
+    call_c,
     compile_for_numbers,
     loaded,
     numbers_from_python,

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from numbelief._compile.internals import array_at, call_c, window
+from numbelief._compile.internals import array_at, window
+from numbelief._compile.pointers import call_c
 from numbelief.checks import as_nonnegative
 from numbelief.sets.base import FeasibleSet, freeze
 from numbelief.sets.box import rounded_inwards
