@@ -16,7 +16,6 @@ from numbelief._solve.epochs import (
     BatchObjective,
     Means,
     compile_epoch,
-    compile_threaded_epoch,
     epoch_in_python,
 )
 from numbelief._solve.options import TrainingOptions
@@ -186,11 +185,8 @@ class HostObjective:
 
             @functools.cache
             def compiled(parallel: bool) -> tuple[Any, Stored]:
-                taken: Any = step.call(parallel=True) if parallel else options
-                stored = Stored(x, g, state, taken, losses, means)
-                if parallel:
-                    return compile_threaded_epoch(stored.layout), stored
-                return compile_epoch(opt.kind, stored.layout), stored
+                stored = Stored(x, g, state, step.call(parallel=parallel), losses, means)
+                return compile_epoch(stored.layout, parallel=parallel), stored
 
             def loop(first: int, rates: NDArray[np.float64]) -> int:
                 # Threads may be safe at one look and not at the next.

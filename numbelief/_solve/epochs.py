@@ -25,8 +25,6 @@ from numbelief._compile.template import bind, named
 from numbelief._objective.compiled import Call, evaluate
 from numbelief._solve.data import gather
 from numbelief._step.call import StoredStep
-from numbelief._step.compiled import compile_advance
-from numbelief._step.kind import Kind
 from numbelief._step.state import StepState
 from numbelief._step.template import call_step
 
@@ -191,39 +189,31 @@ def _stored_epoch_template(epoch, LAYOUT):
     """`epoch` with all but the rates and the objective in memory."""
 
     def stored_epoch(first, rates, data, objective):
-        x, g, state, options, losses, means = loaded(data, LAYOUT)
-        return epoch(first, rates, x, g, state, options, losses, means, objective)
+        x, g, state, step, losses, means = loaded(data, LAYOUT)
+        return epoch(first, rates, x, g, state, step, losses, means, objective)
 
     return stored_epoch
-
-
-@functools.cache
-def compile_epoch(kind: Kind, layout: Layout) -> Any:
-    """Compile ``epoch(first, rates, data, objective)`` around a `BatchObjective`.
-
-    ``layout`` is that of (x, g, state, options, losses, means), which lie at ``data``.
-    """
-    key = kind.key and key_of(kind.key, layout)
-    return _compile_epoch(key, layout, compile_advance(kind), parallel=False)
-
-
-@functools.cache
-def compile_threaded_epoch(layout: Layout) -> Any:
-    """The same with threads, once for each dtype: in place of options lies a `StepCall`."""
-    return _compile_epoch(key_of(layout), layout, _step_at_address, parallel=True)
 
 
 def _step_at_address(x, g, state, rate, step):
     call_step(x, g, rate, step)
 
 
-def _compile_epoch(key: str | None, layout: Layout, step: Any, *, parallel: bool) -> Any:
+@functools.cache
+def compile_epoch(layout: Layout, *, parallel: bool) -> Any:
+    """Compile ``epoch(first, rates, data, objective)`` around a `BatchObjective`.
+
+    Once for each dtype: a batch takes so much longer than a call that steps are called by address.
+    ``layout`` is that of (x, g, state, step, losses, means), which lie at ``data``, with a
+    `StepCall`.
+    """
     epoch = bind(
         epoch_template,
         evaluate=evaluate_batch,
         note=note,
         average=bind(average_template, follow=_follow(parallel)),
-        step=step,
+        step=_step_at_address,
     )
+    key = key_of(parallel, layout)
     stored = bind(_stored_epoch_template, key, epoch=epoch, LAYOUT=layout.pointer)
-    return jit(stored, cache=key is not None, nogil=True, allocates=False)
+    return jit(stored, nogil=True, allocates=False)
