@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 import numpy as np
+import pytest
 import reference
 
 import numbelief
@@ -183,3 +184,8 @@ def damage(path, name, change):
         arrays = {each: file[each] for each in file.files}
     given = arrays.pop(name)
     np.savez(path, **arrays, **({} if change is None else {name: change(given)}))
+
+
+def in_turns(more):
+    """The mark of what only -m thorough tests: with each run of `.ci/run` another share of it."""
+    return [pytest.mark.thorough] if more else []

@@ -10,7 +10,7 @@ from fractions import Fraction
 import cases
 import numpy as np
 import pytest
-from cases import CASES, FROZEN, RULES
+from cases import CASES, FROZEN, RULES, in_turns
 
 import numbelief
 from numbelief import (
@@ -82,11 +82,19 @@ def assert_near(values, expected, allowed, what="x"):
 # The options of a rule run through the same machine code in either target, so parallel walks once
 # for each kernel that exists; test_kernels.py compares the bits.
 WALKS = [(name, "serial") for name in RULES] + [(name, "parallel") for name, _ in cases.KERNELS]
+# One dtype walks serially, the other in parallel; -m thorough has all.
+NAMES = list(RULES)
+WALKS = [
+    pytest.param(
+        name, target, dtype, marks=in_turns((NAMES.index(name) + (target == "serial") + k) % 2)
+    )
+    for name, target in WALKS
+    for k, dtype in enumerate(DTYPES)
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", cases.KINDS)
-@pytest.mark.parametrize(("name", "target"), WALKS)
+@pytest.mark.parametrize(("name", "target", "dtype"), WALKS)
 def test_oracle(name, target, kind, dtype):
     rule = RULES[name]
     x = cases.start(dtype=dtype)
@@ -129,12 +137,18 @@ CLIPPED = ["sgd-coupled", "sgd-decoupled", "adamw-amsgrad", "adabelief-pytorch-c
 CLIPPED += ["lamb-segments"]
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("name", CLIPPED)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param(name, options, marks=in_turns((i + k) % 2))
+        for i, name in enumerate(CLIPPED)
+        for k, options in enumerate(OPTIONS)
+    ],
+)
 def test_options(name, options):
     rule = RULES[name]
     # The dtypes take turns, so that each has all options and all rules.
-    dtype = DTYPES[(CLIPPED.index(name) + list(OPTIONS).index(options)) % 2]
+    dtype = DTYPES[CLIPPED.index(name) // 2 % 2]
     options = OPTIONS[options]
     x = cases.start(dtype=dtype)
     oracle = cases.oracle(rule, x, **options)
@@ -370,11 +384,13 @@ BY_HAND = [
 ]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("rule", "options", "x", "g", "after"),
-    [row[1:] for row in BY_HAND],
-    ids=[row[0] for row in BY_HAND],
+    ("rule", "options", "x", "g", "after", "dtype"),
+    [
+        pytest.param(*row, dtype, id=f"{name}-{np.dtype(dtype).name}", marks=in_turns((i + k) % 2))
+        for i, (name, *row) in enumerate(BY_HAND)
+        for k, dtype in enumerate(DTYPES)
+    ],
 )
 def test_first_step_by_hand(rule, options, x, g, after, dtype):
     x = np.array(x, dtype)

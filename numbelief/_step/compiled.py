@@ -122,7 +122,8 @@ def parts_for(kind: Kind, target: Any) -> dict[str, Any]:
 class _Host:
     """How the parts of a step are compiled for the CPU; see `parts_for`."""
 
-    norm = compile_norm(parallel=False)
+    def __init__(self) -> None:
+        self.norm = compile_norm(parallel=False)
 
     @staticmethod
     def rule(function: Any) -> Any:
@@ -140,7 +141,7 @@ class _Host:
 
 @functools.cache
 def _host_parts(kind: Kind) -> dict[str, Any]:
-    return parts_for(kind, _Host)
+    return parts_for(kind, _Host())
 
 
 def _bind_step(kind: Kind) -> Any:
