@@ -189,3 +189,18 @@ def damage(path, name, change):
 def in_turns(more):
     """The mark of what only -m thorough tests: with each run of `.ci/run` another share of it."""
     return [pytest.mark.thorough] if more else []
+
+
+_KINDS = [(type(rule), rule.state_names) for _, rule in KERNELS]
+
+
+def with_dtypes(rows, rule_of):
+    """Each row with each dtype, float32 for a third of the kernels: these take long to compile.
+
+    ``rule_of(*row)`` is the rule.
+    """
+    for row in rows:
+        rule = rule_of(*row)
+        rare = _KINDS.index((type(rule), rule.state_names)) % 3 != 1
+        for dtype in (np.float64, np.float32):
+            yield pytest.param(*row, dtype, marks=in_turns(rare and dtype == np.float32))

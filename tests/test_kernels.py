@@ -9,7 +9,7 @@ import hypothesis.extra.numpy as hnp
 import numba
 import numpy as np
 import pytest
-from cases import KERNELS, RULES, same_bits
+from cases import KERNELS, RULES, same_bits, with_dtypes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,8 +58,9 @@ def threads():
 
 
 @pytest.mark.usefixtures("one_serial_kernel")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "dtype"), with_dtypes([(name,) for name in NAMES], RULES.__getitem__)
+)
 def test_serial_and_parallel_agree(name, dtype):
     for n in SIZES:
         rule = segments(RULES[name], n)

@@ -15,6 +15,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from cases import with_dtypes
 
 from numbelief import (
     LAMB,
@@ -332,8 +333,9 @@ def test_max_norm_where_the_squares_overflow(dtype):
 # ---- save and load
 
 
-@pytest.mark.parametrize("kind", BUILT_IN, ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), with_dtypes([(kind,) for kind in BUILT_IN], lambda kind: kind())
+)
 def test_a_loaded_run_is_bit_identical(kind, dtype, tmp_path):
     rule = kind(learning_rate=schedules.warmup(schedules.sgdr(0.01, T_0=3, T_mult=2), steps=4))
     x = np.linspace(-1, 1, 40).astype(dtype)

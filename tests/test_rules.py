@@ -10,7 +10,7 @@ from fractions import Fraction
 import cases
 import numpy as np
 import pytest
-from cases import CASES, FROZEN, RULES, in_turns
+from cases import CASES, FROZEN, RULES, in_turns, with_dtypes
 
 import numbelief
 from numbelief import (
@@ -82,19 +82,12 @@ def assert_near(values, expected, allowed, what="x"):
 # The options of a rule run through the same machine code in either target, so parallel walks once
 # for each kernel that exists; test_kernels.py compares the bits.
 WALKS = [(name, "serial") for name in RULES] + [(name, "parallel") for name, _ in cases.KERNELS]
-# One dtype walks serially, the other in parallel; -m thorough has all.
-NAMES = list(RULES)
-WALKS = [
-    pytest.param(
-        name, target, dtype, marks=in_turns((NAMES.index(name) + (target == "serial") + k) % 2)
-    )
-    for name, target in WALKS
-    for k, dtype in enumerate(DTYPES)
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", cases.KINDS)
-@pytest.mark.parametrize(("name", "target", "dtype"), WALKS)
+@pytest.mark.parametrize(
+    ("name", "target", "dtype"), with_dtypes(WALKS, lambda name, target: RULES[name])
+)
 def test_oracle(name, target, kind, dtype):
     rule = RULES[name]
     x = cases.start(dtype=dtype)
@@ -171,8 +164,9 @@ def schedule(t):
     return 0.1 / math.sqrt(t) if t < 20 else 0.02 * (1 + t % 3)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("cls", BUILT_IN)
+@pytest.mark.parametrize(
+    ("cls", "dtype"), with_dtypes([(cls,) for cls in BUILT_IN], lambda cls: cls())
+)
 def test_schedule(cls, dtype):
     asked = []
 
@@ -385,14 +379,10 @@ BY_HAND = [
 
 
 @pytest.mark.parametrize(
-    ("rule", "options", "x", "g", "after", "dtype"),
-    [
-        pytest.param(*row, dtype, id=f"{name}-{np.dtype(dtype).name}", marks=in_turns((i + k) % 2))
-        for i, (name, *row) in enumerate(BY_HAND)
-        for k, dtype in enumerate(DTYPES)
-    ],
+    ("name", "rule", "options", "x", "g", "after", "dtype"),
+    with_dtypes(BY_HAND, lambda name, rule, *_: rule),
 )
-def test_first_step_by_hand(rule, options, x, g, after, dtype):
+def test_first_step_by_hand(name, rule, options, x, g, after, dtype):
     x = np.array(x, dtype)
     numbelief.Optimizer(rule, x, target="serial", **options).step(np.array(g, dtype))
     eps = float(np.finfo(dtype).eps)
@@ -403,8 +393,10 @@ def test_every_rule_has_a_first_step_by_hand():
     assert {type(row[1]) for row in BY_HAND} == set(BUILT_IN)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", [name for name, rule in CASES if not rule.weight_decay])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    with_dtypes([(name,) for name, rule in CASES if not rule.weight_decay], RULES.__getitem__),
+)
 def test_zero_gradients_do_not_move(name, dtype):
     for kind in ("ordinary", "wild"):
         before = cases.start(dtype=dtype)
