@@ -199,8 +199,11 @@ def with_dtypes(rows, rule_of):
 
     ``rule_of(*row)`` is the rule.
     """
+    found = []
     for row in rows:
         rule = rule_of(*row)
         rare = _KINDS.index((type(rule), rule.state_names)) % 3 != 1
         for dtype in (np.float64, np.float32):
-            yield pytest.param(*row, dtype, marks=in_turns(rare and dtype == np.float32))
+            marks = in_turns(rare and dtype == np.float32)
+            found.append(pytest.param(*row, dtype, marks=marks))
+    return found
