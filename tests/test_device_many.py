@@ -27,7 +27,7 @@ from numbelief import (
     per_row,
     schedules,
 )
-from numbelief._solve import observe, session
+from numbelief._solve import session, stopping
 from numbelief._solve.minimize import Minimization
 from numbelief._solve.options import Options
 from numbelief._solve.quasi_newton import RECORD
@@ -171,7 +171,7 @@ def test_each_row_has_its_own_data(rule):
 def test_a_row_that_is_not_finite_ends_alone(rate):
     X0 = np.array([[0.5], [np.nan], [-1.0], [40.0], [np.inf]])
     res = check(broken, X0, method=AdaBelief(rate), options={"maxiter": 20})
-    assert res.status[[1, 2, 4]].tolist() == [observe.NONFINITE] * 3
+    assert res.status[[1, 2, 4]].tolist() == [stopping.NONFINITE] * 3
     assert res.nfev[[1, 2, 4]].tolist() == [0, 1, 0]
     assert res.best.index in (0, 3)
 
@@ -195,14 +195,14 @@ def test_maxtime_leaves_the_best_so_far(monkeypatch, capsys):
     X0 = gpu.to_device(STARTS)
     call = {"method": Adam(1e-3), "jac": "inplace"}
     res = minimize_many(fun, X0, **call, options={"maxtime": 0.0})
-    assert (res.nfev == 1).all() and (res.status == observe.MAXITER).all()
+    assert (res.nfev == 1).all() and (res.status == stopping.MAXITER).all()
     res = minimize_many(fun, X0, **call, options={"maxtime": 1e-9, "disp": True})
-    assert (res.nit == 1).all() and (res.status == observe.MAXITER).all()
+    assert (res.nit == 1).all() and (res.status == stopping.MAXITER).all()
     assert capsys.readouterr().out == "0 of 5 problems terminated successfully.\n"
     began = time.perf_counter()
     res = minimize_many(fun, X0, **call, options={"maxtime": 0.2, "maxiter": 10**9, "gtol": 0})
     assert time.perf_counter() - began < 5
-    assert (res.nit > 1).all() and (res.status == observe.MAXITER).all()
+    assert (res.nit > 1).all() and (res.status == stopping.MAXITER).all()
 
 
 @quiet
@@ -230,7 +230,7 @@ def test_progress_counts_rows_and_an_interrupt_leaves_the_result_so_far(monkeypa
     with pytest.raises(KeyboardInterrupt) as caught:
         minimize_many(fun, X0, **call)
     so_far = caught.value.intermediate_result
-    assert (so_far.status.tolist(), so_far.nit.tolist()) == ([0, observe.RUNNING], [0, 1])
+    assert (so_far.status.tolist(), so_far.nit.tolist()) == ([0, stopping.RUNNING], [0, 1])
     assert bar.closed
 
 
@@ -365,7 +365,7 @@ def ptx(monkeypatch):
         allowed = resolve_set(None, bounds, 2)
         run = Minimization(None, rule, np.zeros(2, dtype), allowed, Options(**options))
         X0 = np.zeros((3, 2), dtype)
-        rows = card_rows.Rows(on_card(function), X0, args, run, observe.BEST)
+        rows = card_rows.Rows(on_card(function), X0, args, run, stopping.BEST)
         given = (
             np.zeros(2), True, False, rows._start, tuple(rows.outcome), rows._own, rows._numbers,
             rows._options, rows._args,
@@ -400,7 +400,7 @@ def test_ptx(ptx):
     assert count(r"mad\.wide|mul\.wide|mul\.lo\.s64", text)
     assert not count(r"mul\.lo\.s32", text)
     # Records are copied byte by byte where a row begins, and nowhere else.
-    words = sum(len(dtype.names) for dtype in (observe.CONTROL, RECORD, TIMESTEP))
+    words = sum(len(dtype.names) for dtype in (stopping.CONTROL, RECORD, TIMESTEP))
     assert count(r"ld\.(global\.)?[us]8", text) <= 8 * words
 
 

@@ -16,13 +16,13 @@ from numbelief._gpu.minimize import move_into
 from numbelief._gpu.rows import Rows, check_form
 from numbelief._gpu.vectors import CardVectors, duplicate
 from numbelief._objective.compiled import PerRow
-from numbelief._solve import observe
+from numbelief._solve import stopping
 from numbelief._solve.host_rows import result_of
 from numbelief._solve.minimization import Minimization
-from numbelief._solve.observe import RUNNING
 from numbelief._solve.options import Options
 from numbelief._solve.rows import Outcome
 from numbelief._solve.session import Session
+from numbelief._solve.stopping import RUNNING
 from numbelief.rules import Lookahead, Rule
 from numbelief.sets import FeasibleSet
 
@@ -67,7 +67,7 @@ class CardRows:
         self._run = Minimization(
             nowhere, rule, np.zeros(X.shape[1], X.dtype), feasible_set, settings
         )
-        self._rows = Rows(fun, X, args, self._run, observe.ITERATES[settings.iterate])
+        self._rows = Rows(fun, X, args, self._run, stopping.ITERATES[settings.iterate])
 
     def solve(self) -> None:
         """Launch until no row runs, or as often as there is time for."""
@@ -96,7 +96,7 @@ class CardRows:
         X, G, *figures = self._rows.outcome
         outcome = Outcome(X, G, *(each.copy_to_host() for each in figures))
         if ended:
-            outcome.status[outcome.status == RUNNING] = observe.MAXITER
+            outcome.status[outcome.status == RUNNING] = stopping.MAXITER
         return result_of(outcome)
 
 

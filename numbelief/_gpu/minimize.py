@@ -18,12 +18,12 @@ from numbelief._gpu.points import Points
 from numbelief._gpu.problem import CardProblem
 from numbelief._gpu.search import CardSearch
 from numbelief._gpu.vectors import CardVectors, duplicate
-from numbelief._solve import observe
+from numbelief._solve import stopping
 from numbelief._solve.loop import run_template
 from numbelief._solve.minimization import Minimization
 from numbelief._solve.minimize import OUTSIDE
-from numbelief._solve.observe import RUNNING
 from numbelief._solve.options import Options
+from numbelief._solve.stopping import RUNNING
 from numbelief.optimizer import Optimizer, resolve_set
 from numbelief.rules import Lookahead, Rule
 from numbelief.sets import FeasibleSet
@@ -70,9 +70,9 @@ class CardLoop:
         vectors = optimizer.vectors
         assert isinstance(vectors, CardVectors)
         self._optimizer, self._problem, self._vectors = optimizer, problem, vectors
-        self.control = observe.new_control(settings)
+        self.control = stopping.new_control(settings)
         self.history = np.zeros((int(settings.history), 3))
-        self._recent = np.full(observe.WINDOW, inf)
+        self._recent = np.full(stopping.WINDOW, inf)
         self._points = Points(
             optimizer,
             average=settings.iterate == "average",
@@ -144,14 +144,14 @@ class CardLoop:
         """A copy of x."""
         return duplicate(self._optimizer.x)
 
-    def point(self, which: int = observe.LAST) -> tuple[Any, Any, float]:
+    def point(self, which: int = stopping.LAST) -> tuple[Any, Any, float]:
         """Copies of x and the gradient at one of the points to return, and fun."""
         x, g = self._points.point(which, self._gradient)
-        if which == observe.AVERAGE:
+        if which == stopping.AVERAGE:
             fun = self._problem.value_and_gradient(x)
             g = self._vectors.export(self._problem.gradient)
         else:
-            fun = float(self.control["best_fun" if which == observe.BEST else "fun"][0])
+            fun = float(self.control["best_fun" if which == stopping.BEST else "fun"][0])
         self._problem.wait()
         return x, g, fun
 
@@ -180,7 +180,7 @@ class CardLoop:
         return self._on_host() | {name: host(array) for name, array in there.items()}
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """The way back."""
+        """Take what `arrays` gave, from a file."""
         rows = int(self.control["nit"][0]) + 1
         checkpoint.check_like("recent", arrays["recent"], self._recent)
         self._recent = arrays["recent"]

@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 
 from numbelief._gpu.reductions import higher, top, top_of
 from numbelief._gpu.vectors import CardVectors, duplicate
-from numbelief._solve import observe
-from numbelief._solve.observe import RUNNING, is_better, projected_gradient
+from numbelief._solve import stopping
+from numbelief._solve.observe import projected_gradient
+from numbelief._solve.stopping import RUNNING, is_better
 from numbelief.optimizer import Optimizer
 
 # Steps between two looks, at most: they share one wait, of some 20 us (not measured here).
 LOOK_EVERY = 32
 
-# The columns of a row of figures; the first four are those of `numbelief._solve.observe.review`.
+# The columns of a row of figures; the first four are those of `numbelief._solve.stopping.review`.
 FUN, NORM, MOVED, REACH, BEST_FUN, BEST_NORM, FINITE, COLUMNS = range(8)
 
 # ---- kernels -----------------------------------------------------------------------------------
@@ -183,14 +184,14 @@ class Points:
     def look(self, control: NDArray[Any], recent: NDArray[Any], history: NDArray[Any]) -> int:
         """Bring the figures of the points since the last look to the host; return the run's status.
 
-        The arguments are those of `numbelief._solve.observe.review`.
+        The arguments are those of `numbelief._solve.stopping.review`.
         """
         rates, self._rates = np.array(self._rates), []
         if not rates.size:
             return RUNNING
         rows = np.arange(self._count - rates.size, self._count) % (LOOK_EVERY + 1)
         figures = self._card.host(self._figures).reshape(-1, COLUMNS)[rows]
-        return int(observe.compile_review()(figures, rates, control, recent, history))
+        return int(stopping.compile_review()(figures, rates, control, recent, history))
 
     def point(self, which: int, g: Any) -> tuple[Any, Any]:
         """Copies of one of the points to return and of the gradient that is kept with it.
@@ -198,8 +199,8 @@ class Points:
         ``g`` is the gradient at the last point.
         """
         x = self._card.x
-        if which == observe.BEST:
+        if which == stopping.BEST:
             (_, x), (_, g) = self._best
-        elif which == observe.AVERAGE and self._average is not None:
+        elif which == stopping.AVERAGE and self._average is not None:
             _, x = self._average
         return self._vectors.export(x), self._vectors.export(g)

@@ -32,7 +32,7 @@ from numbelief._gpu.launch import configured
 from numbelief._objective.compiled import CALLS, WORDS, PerRow, told
 from numbelief._solve.loop import run_template, search_template
 from numbelief._solve.minimization import Minimization
-from numbelief._solve.observe import RUNNING, Watch, bind_observe
+from numbelief._solve.observe import Watch, bind_observe
 from numbelief._solve.quasi_newton import (
     Memory,
     Method,
@@ -49,6 +49,7 @@ from numbelief._solve.rows import (
     finish_row_template,
     start_row_template,
 )
+from numbelief._solve.stopping import RUNNING
 from numbelief._step.compiled import parts_for
 from numbelief._step.kind import Kind
 from numbelief._step.state import Region, StepOptions, StepState

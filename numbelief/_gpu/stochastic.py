@@ -45,7 +45,7 @@ def _follow_at(i, x, mean, share):
 
 
 class CardObjective:
-    """The loss of batches on a GPU; see `numbelief._solve.stochastic.HostObjective`."""
+    """The loss of batches on a GPU; see `numbelief._solve.batch_objective.HostObjective`."""
 
     def __init__(
         self,

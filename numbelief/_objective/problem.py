@@ -32,7 +32,7 @@ class Problem:
     finite_difference : dict or None
         ``rel_step`` or ``abs_step`` of the differences.
     compiled : bool or None
-        Whether a loop in compiled code shall call the functions; None: if they are compiled.
+        Whether a loop in compiled code is to call the functions; None: if they are compiled.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class Problem:
     def _compile(
         self, fun: Any, jac: Any, compiled: bool | None, x: NDArray[Any]
     ) -> _compiled.Objective | None:
-        """The objective for a loop in compiled code, if there shall be one."""
+        """The objective for a loop in compiled code, or None for Python's loop."""
         separate = self._form is Form.SEPARATE
         half = separate and _compiled.is_compiled(fun) and not _compiled.is_compiled(jac)
         if compiled is False or (self.why_not_compiled and not (compiled or half)):

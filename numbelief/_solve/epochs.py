@@ -37,7 +37,7 @@ class Means(NamedTuple):
     fading : ndarray of shape (n,), or empty
         The exponential moving average.
     decay : float
-        Of it, a step.
+        Its decay per step.
     mean : ndarray of shape (n,), or empty
         The mean from a step on.
     start : int

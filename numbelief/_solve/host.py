@@ -21,18 +21,10 @@ from numbelief._solve.loop import (
     run_in_python,
     search_in_python,
 )
-from numbelief._solve.observe import (
-    AVERAGE,
-    BEST,
-    LAST,
-    WINDOW,
-    Watch,
-    compile_observe,
-    kind_of_region,
-    new_control,
-)
+from numbelief._solve.observe import Watch, compile_observe, kind_of_region
 from numbelief._solve.options import Options
 from numbelief._solve.quasi_newton import PAIRS, Memory, Method, compile_method, new_memory
+from numbelief._solve.stopping import AVERAGE, BEST, LAST, WINDOW, new_control
 from numbelief._step.call import StoredStep
 from numbelief._step.vectors import HostVectors
 from numbelief.optimizer import Optimizer
@@ -243,7 +235,7 @@ class HostLoop:
     # ---- points
 
     def look(self) -> None:
-        """Bring the figures up to date, which they are."""
+        """Bring the figures up to date; here they always are."""
 
     def here(self) -> Any:
         """A copy of x."""
@@ -284,7 +276,7 @@ class HostLoop:
         return kept | (self.memory._asdict() if self._automatic else {})
 
     def restore(self, arrays: dict[str, NDArray[Any]]) -> None:
-        """The way back."""
+        """Take what `arrays` gave, from a file."""
         kept, rows = self._kept(), int(self.control["nit"][0]) + 1
         for name in self.wanted():
             least = rows if name in ("history", "allvecs") else None

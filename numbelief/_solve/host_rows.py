@@ -15,7 +15,7 @@ from scipy.optimize import OptimizeResult, OptimizeWarning
 from numbelief._compile.pointers import Stored
 from numbelief._objective import compiled
 from numbelief._objective.problem import Problem
-from numbelief._solve import observe
+from numbelief._solve import stopping
 from numbelief._solve.loop import loop_at_address
 from numbelief._solve.minimization import Minimization
 from numbelief._solve.options import Options
@@ -67,7 +67,7 @@ class HostRows:
             np.zeros(rows, np.int64),
             np.zeros(rows, np.int64),
             np.zeros(rows, np.int64),
-            np.full(rows, observe.RUNNING),
+            np.full(rows, stopping.RUNNING),
         )
         self._stop = np.zeros(1, np.int64)
         self._pile = np.zeros(1, np.int64)
@@ -99,7 +99,7 @@ class HostRows:
             if left <= 0:
                 return
             if not np.isfinite(x0).all():
-                self._outcome.status[row] = observe.NONFINITE
+                self._outcome.status[row] = stopping.NONFINITE
                 continue
             settings = replace(self._settings, maxtime=left)
             run = self._new_run(self._problem.of_row(row), x0.copy(), settings)
@@ -108,7 +108,7 @@ class HostRows:
                     result = run.go()
             except BaseException as error:
                 if (result := getattr(error, "intermediate_result", None)) is not None:
-                    self._take(row, result, observe.RUNNING)
+                    self._take(row, result, stopping.RUNNING)
                 raise
             self._take(row, result, result.status)
             if self._session.bar is not None:
@@ -157,7 +157,7 @@ class HostRows:
             raise self._failure
 
     def _show(self) -> None:
-        self._session.show(int(np.count_nonzero(self._outcome.status != observe.RUNNING)))
+        self._session.show(int(np.count_nonzero(self._outcome.status != stopping.RUNNING)))
 
     def _halt(self) -> None:
         """End all rows after their iteration; again and again, as a thread may begin a row now."""
@@ -197,7 +197,7 @@ class HostRows:
             opt.step_state.timestep.copy(),
             loop.control.copy(),
             loop.memory.search.copy(),
-            observe.ITERATES[self._settings.iterate],
+            stopping.ITERATES[self._settings.iterate],
         )
         scheduled = callable(self._rule.learning_rate)
         jobs = Jobs(self._pile, self._stop, np.full(1, -1), scheduled)
@@ -235,13 +235,13 @@ class HostRows:
         """What is known now; only maxtime leaves rows without a status at the end."""
         outcome = Outcome(*(each.copy() for each in self._outcome))
         if ended:
-            outcome.status[outcome.status == observe.RUNNING] = observe.MAXITER
+            outcome.status[outcome.status == stopping.RUNNING] = stopping.MAXITER
         return result_of(outcome)
 
 
 def result_of(outcome: Outcome) -> OptimizeResult:
     """What is known of all rows, as SciPy's result."""
-    x, fun, success = outcome.x, outcome.fun, outcome.status == observe.CONVERGED
+    x, fun, success = outcome.x, outcome.fun, outcome.status == stopping.CONVERGED
     index = int(np.argmin(np.where(np.isfinite(fun), fun, np.inf)))
     best = x[index].copy() if isinstance(x, np.ndarray) else x[index]
     return OptimizeResult(

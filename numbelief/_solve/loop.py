@@ -16,8 +16,9 @@ from numbelief._compile.jit import jit, key_of
 from numbelief._compile.pointers import Addressed, Layout, addressed, loaded
 from numbelief._compile.template import bind
 from numbelief._objective.compiled import Call, evaluate
-from numbelief._solve.observe import PRECISION, RUNNING, observe_part
+from numbelief._solve.observe import observe_part
 from numbelief._solve.quasi_newton import LOST, STEPPED
+from numbelief._solve.stopping import PRECISION, RUNNING
 from numbelief._step.compiled import compile_advance
 from numbelief._step.kind import Kind
 from numbelief._step.state import Region
@@ -66,8 +67,8 @@ def search_template(propose, evaluate, judge, observe):
 
 # ---- around a Python objective -----------------------------------------------------------------
 
-# What takes a number finds all else in memory: Python tells it where when it is made, and for what
-# may grow in each call, as ``watch``.
+# The parts take numbers, and find all else in memory. They know its address, except that of the
+# `Watch`, whose arrays may grow: it comes with each call.
 
 
 def run_in_python(compiled: Callable[[bool], dict[str, Any]], evaluate: Any, parallel: bool) -> Any:

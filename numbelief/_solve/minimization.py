@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult
 
 from numbelief import _checkpoint as checkpoint
-from numbelief._solve import observe
+from numbelief._solve import stopping
 from numbelief._solve.host import HostLoop
 from numbelief._solve.options import Options
 from numbelief._solve.session import Callback, Session
@@ -22,18 +22,16 @@ _KIND = "numbelief.minimize"
 STOPPED = 99
 # The texts of SciPy's BFGS, by status.
 _MESSAGES = {
-    observe.CONVERGED: "Optimization terminated successfully.",
-    observe.MAXITER: "Maximum number of iterations has been exceeded.",
-    observe.PRECISION: "Desired error not necessarily achieved due to precision loss.",
-    observe.NONFINITE: "NaN result encountered.",
+    stopping.CONVERGED: "Optimization terminated successfully.",
+    stopping.MAXITER: "Maximum number of iterations has been exceeded.",
+    stopping.PRECISION: "Desired error not necessarily achieved due to precision loss.",
+    stopping.NONFINITE: "NaN result encountered.",
     STOPPED: "`callback` raised `StopIteration`.",
 }
-# The settings of `numbelief._solve.observe.CONTROL` that let a point end the run as converged.
-_TOLERANCES = ("gtol", "ftol", "xtol", "goal")
 
 
 class Minimization:
-    """A run of `minimize` between its points: what is made of a loop and its figures.
+    """A run of `minimize`: it lets a loop advance, and turns its figures into a result or a file.
 
     Parameters
     ----------
@@ -70,7 +68,7 @@ class Minimization:
             )
         )
         self.optimizer.rates(1)  # a schedule that fails does so before any work
-        self.status = observe.RUNNING
+        self.status = stopping.RUNNING
         self._session = Session(
             type(self.optimizer.rule).__name__,
             settings.maxiter,
@@ -91,9 +89,9 @@ class Minimization:
         session, message = self._session, None
         with session.running(self._so_far):
             self._begin()
-            while self.status == observe.RUNNING:
+            while self.status == stopping.RUNNING:
                 if session.seconds_left <= 0:
-                    self.status, message = observe.MAXITER, "Maximum time has been exceeded."
+                    self.status, message = stopping.MAXITER, "Maximum time has been exceeded."
                     break
                 steps = self._most_steps(callback)
                 session.begin_steps()
@@ -143,7 +141,7 @@ class Minimization:
                 fun=f"{control['best_fun'][0]:.4g}",
                 gradient=f"{control['norm'][0]:.1e}",
             )
-        if callback is None or self.status == observe.NONFINITE:
+        if callback is None or self.status == stopping.NONFINITE:
             return
         try:
             callback(self.loop.here, self._seen)
@@ -163,11 +161,11 @@ class Minimization:
         control = self.loop.control
         iterate = iterate or self.settings.iterate
         figures = (float(control[name][0]) for name in ("best_fun", "fun", "norm"))
-        which: int = observe.which_point(observe.ITERATES[iterate], *figures)
+        which: int = stopping.which_point(stopping.ITERATES[iterate], *figures)
         x, g, fun = self.loop.point(which)
         if message is None:
             message = _MESSAGES.get(self.status, "The run was interrupted.")
-        if self.status == observe.NONFINITE:
+        if self.status == stopping.NONFINITE:
             what = "the gradient is not finite"
             if not np.isfinite(control["fun"][0]):
                 what = f"fun is {float(control['fun'][0])}"
@@ -179,7 +177,7 @@ class Minimization:
             nit=max(self.nit, 0),
             nfev=self.problem.nfev,
             njev=self.problem.njev,
-            success=self.status == observe.CONVERGED,
+            success=self.status == stopping.CONVERGED,
             status=self.status,
             message=message,
         )
@@ -225,20 +223,17 @@ class Minimization:
                              "resume with the options of the first run")  # fmt: skip
         now = self.loop.control
         with checkpoint.refusing_damage(source):
-            saved = arrays["control"]
-            checkpoint.check_like("control", saved, now)
-            for name in observe.FIGURES:
-                now[name] = saved[name]
+            same = stopping.take_up(now, arrays["control"])
             self.loop.restore(arrays)
             self.problem.nfev, self.problem.njev = int(header["nfev"]), int(header["njev"])
         # Where steps are queued, it may be an earlier point than the last that ended the run.
-        ended = header.get("status") in (observe.CONVERGED, observe.PRECISION)
-        if ended and all(saved[name] == now[name] for name in _TOLERANCES):
+        ended = header.get("status") in (stopping.CONVERGED, stopping.PRECISION)
+        if ended and same:
             self.status = header["status"]
         elif math.isfinite(now["fun"][0]) and math.isfinite(now["norm"][0]):
-            self.status = observe.compile_verdict()(now)
+            self.status = stopping.compile_verdict()(now)
         else:
-            self.status = observe.NONFINITE
+            self.status = stopping.NONFINITE
 
 
 def restored_optimizer(

@@ -1,47 +1,18 @@
-"""What is kept of each point, and what it says of the run: best point, history, stopping tests.
-
-`observe_template` looks at a point on the CPU; `review` at points that another target has observed.
-A stopping test is added to `verdict_of`, and nowhere else.
-"""
+"""What is kept of each point: its figures, the best point, the mean of all, the history."""
 
 import functools
-from math import inf, isfinite, nan
+from math import inf
 from typing import Any, NamedTuple
 
-import numpy as np
 from numba import prange
-from numpy.typing import NDArray
 
 from numbelief._compile.arrays import BLOCK, clip_to_bounds, copy, largest
-from numbelief._compile.internals import bits_of, larger, of_bits, row, smaller, window
-from numbelief._compile.jit import jit, key_of, part
+from numbelief._compile.internals import bits_of, of_bits, row, smaller, window
+from numbelief._compile.jit import key_of, part
 from numbelief._compile.pointers import Layout, call_c, compile_for_numbers, loaded
-from numbelief._compile.template import bind, named
-from numbelief._solve.options import Options
+from numbelief._compile.template import bind
+from numbelief._solve.stopping import NONFINITE, conclude, note, note_best
 from numbelief._step.state import Region
-
-# The run's status after a point. From 0 on these are the status codes of SciPy's BFGS.
-RUNNING, CONVERGED, MAXITER, PRECISION, NONFINITE = -1, 0, 1, 2, 3
-
-# Which point a run returns.
-ITERATES = {"best": 0, "last": 1, "average": 2}
-BEST, LAST, AVERAGE = ITERATES.values()
-# ftol compares the best value with the best value this many iterations ago.
-WINDOW = 50
-# After STILL iterations in which neither fun nor the gradient's norm changed a bit the run ends.
-STILL = 1000
-
-# Files name these: "goal" is the option target.
-_SETTINGS = (("maxiter", "i8"), ("gtol", "f8"), ("ftol", "f8"), ("xtol", "f8"), ("goal", "f8"))
-_FIGURES = (
-    ("nit", "i8"), ("fun", "f8"), ("norm", "f8"), ("moved", "f8"), ("reach", "f8"), ("still", "i8"),
-    ("best_fun", "f8"), ("best_norm", "f8"), ("best_nit", "i8"), ("window_fun", "f8"),
-)  # fmt: skip
-
-#: Settings and running figures of a run; a checkpoint holds it.
-CONTROL = np.dtype([*_SETTINGS, *_FIGURES])
-#: The names of the figures: what a resumed run takes from its file.
-FIGURES = tuple(name for name, _ in _FIGURES)
 
 
 class Watch(NamedTuple):
@@ -49,9 +20,9 @@ class Watch(NamedTuple):
 
     Attributes
     ----------
-    control : ndarray of shape (1,), of dtype CONTROL
+    control : ndarray of shape (1,), of dtype `numbelief._solve.stopping.CONTROL`
     recent : ndarray of shape (WINDOW,), float64
-        The best values of the last iterations, in turns.
+        The best values of the last iterations, cyclically.
     best : ndarray of shape (2, n)
         The best point, and its gradient.
     average : ndarray of shape (n,), or empty
@@ -74,26 +45,6 @@ class Watch(NamedTuple):
     history: Any
     points: Any
     region: Any
-
-
-def new_control(settings: Options) -> NDArray[Any]:
-    """A control record before the first point; a tolerance of 0 is off, except for gtol."""
-    control = np.zeros(1, CONTROL)
-    start: dict[str, float] = {
-        name: getattr(settings, name) for name in ("maxiter", "gtol", "ftol", "xtol")
-    }
-    start |= {"goal": settings.target, "nit": -1, "fun": nan, "norm": nan, "moved": inf,
-              "best_fun": inf}  # fmt: skip
-    for name, value in start.items():
-        control[name] = value
-    return control
-
-
-def which_point(iterate, best_fun, fun, norm):
-    """Which point a run returns whose control has these figures."""
-    if not isfinite(best_fun):
-        return LAST
-    return iterate if isfinite(fun) and isfinite(norm) else BEST
 
 
 # ---- at a block --------------------------------------------------------------------------------
@@ -154,65 +105,6 @@ def _projected_norm(x, g, region):
 # ---- at a point --------------------------------------------------------------------------------
 
 
-def note(fun, norm, rate, control, history):
-    """Note the figures of the next point; are they finite?"""
-    now = control[0]
-    now.nit += 1
-    now.still = now.still + 1 if fun == now.fun and norm == now.norm else 0
-    now.fun = fun
-    now.norm = norm
-    if history.size:
-        history[now.nit, 0] = fun
-        history[now.nit, 1] = norm
-        history[now.nit, 2] = rate
-    return isfinite(fun) and isfinite(norm)
-
-
-def is_better(fun, norm, best_fun, best_norm):
-    """Whether a point is better than the best one so far."""
-    # Of points with the same value, which is common in float32, the flattest is the best.
-    return fun < best_fun or (fun == best_fun and norm < best_norm)
-
-
-def note_best(control):
-    """Whether the point that was noted last is the best one so far, which is noted too."""
-    now = control[0]
-    if is_better(now.fun, now.norm, now.best_fun, now.best_norm):
-        now.best_fun = now.fun
-        now.best_norm = now.norm
-        now.best_nit = now.nit
-        return True
-    return False
-
-
-def conclude(control, recent):
-    """Remember the best value so far, and return the run's status."""
-    now = control[0]
-    if now.ftol > 0:
-        k = now.nit % WINDOW
-        now.window_fun = recent[k]
-        recent[k] = now.best_fun
-    return verdict_of(control)
-
-
-def verdict_of(control):
-    """What the tolerances say about the point that was observed last."""
-    now = control[0]
-    if now.norm <= now.gtol or now.fun <= now.goal:
-        return CONVERGED
-    if now.nit > 0 and now.xtol > 0 and now.moved <= now.xtol * (now.xtol + now.reach):
-        return CONVERGED
-    if now.ftol > 0 and now.nit >= WINDOW:
-        size = larger(larger(abs(now.window_fun), abs(now.best_fun)), 1.0)
-        if now.window_fun - now.best_fun <= now.ftol * size:
-            return CONVERGED
-    if now.nit >= now.maxiter:
-        return MAXITER
-    if now.still >= STILL:
-        return PRECISION
-    return RUNNING
-
-
 def observe_template(norm_of_block, largest_of_block, move_of_block, PROJECTED):
     """Look at a newly evaluated point: keep what is to be kept of it, and return the run's status.
 
@@ -262,25 +154,6 @@ def observe_template(norm_of_block, largest_of_block, move_of_block, PROJECTED):
     return observe
 
 
-def review(figures, rates, control, recent, history):
-    """Look at points that another target has observed: the fun, norm, move and reach of each.
-
-    They have been reached, so each counts, except those after one that is not finite; the run's
-    status is what the first one says that ends it.
-    """
-    now = control[0]
-    status = RUNNING
-    for k in range(len(figures)):
-        if not note(figures[k, 0], figures[k, 1], rates[k], control, history):
-            return NONFINITE if status == RUNNING else status
-        note_best(control)
-        now.moved = figures[k, 2]
-        now.reach = figures[k, 3]
-        how = conclude(control, recent)
-        status = how if status == RUNNING else status
-    return status
-
-
 # ---- compilation -------------------------------------------------------------------------------
 
 
@@ -326,15 +199,3 @@ def observe_part(kind: Region, parallel: bool) -> Any:
     """`observe` for compiled loops, with or without threads."""
     observe = bind_observe(kind, parallel=parallel)
     return part(observe, parallel=True) if parallel else observe
-
-
-@functools.cache
-def compile_review() -> Any:
-    """Compile `review`, for points that were observed on a GPU."""
-    return jit(named(review, key_of()), allocates=False)
-
-
-@functools.cache
-def compile_verdict() -> Any:
-    """Compile `verdict_of`, for a run that is resumed at an observed point."""
-    return jit(named(verdict_of, key_of()), allocates=False)

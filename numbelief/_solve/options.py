@@ -12,6 +12,7 @@ from scipy.optimize import OptimizeWarning
 
 from numbelief import _checkpoint as checkpoint
 from numbelief._solve.session import as_callback
+from numbelief._solve.stopping import Tolerances
 from numbelief.checks import integer, real
 from numbelief.rules import Lookahead, Rule
 
@@ -63,13 +64,10 @@ class _Shared:
 
 
 @dataclass(frozen=True)
-class Options(_Shared):
+class Options(_Shared, Tolerances):
     """The options of `numbelief.minimize` that are not hyperparameters, checked."""
 
     maxiter: int = 10_000
-    gtol: float = 1e-5
-    ftol: float = 0.0
-    xtol: float = 0.0
     return_all: bool = False
     history: bool = False
     checkpoint_every: int = 1000
@@ -77,11 +75,10 @@ class Options(_Shared):
     iterates = ("best", "last", "average")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        _Shared.__post_init__(self)
+        Tolerances.__post_init__(self)
         for name, low in (("maxiter", 0), ("checkpoint_every", 1)):
             object.__setattr__(self, name, integer(name, getattr(self, name), low))
-        for name in ("gtol", "ftol", "xtol"):
-            object.__setattr__(self, name, real(name, getattr(self, name), 0.0))
 
 
 @dataclass(frozen=True)

@@ -295,7 +295,7 @@ def _clear(state):
 
 
 def prepare_template(free, deflect, scale):
-    """The first loop: g becomes what the rule shall see of the gradient at the base."""
+    """The first loop: g becomes what the rule is to see of the gradient at the base."""
 
     def prepare(g, memory, region):
         now, pairs = memory.search[0], memory.pairs

@@ -11,7 +11,7 @@ from numbelief._compile.pointers import Layout, loaded
 from numbelief._compile.template import bind
 from numbelief._objective.compiled import CALLS, ROW, evaluate
 from numbelief._solve.loop import ObserveCall, observe_at_address
-from numbelief._solve.observe import AVERAGE, BEST, MAXITER, NONFINITE, RUNNING, which_point
+from numbelief._solve.stopping import AVERAGE, BEST, MAXITER, NONFINITE, RUNNING, which_point
 
 # For this many steps the rates of many rows are tabulated at first.
 CHUNK = 1024

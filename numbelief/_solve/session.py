@@ -107,7 +107,7 @@ class Session:
         return _Running(self, result)
 
     def open(self) -> None:
-        """Show the bar, if there shall be one."""
+        """Show the bar, if one is wanted."""
         self.bar = progress_bar(*self._bar)
 
     def begin_steps(self) -> None:

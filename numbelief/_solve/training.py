@@ -11,7 +11,7 @@ from scipy.optimize import OptimizeResult
 
 from numbelief import _checkpoint as checkpoint
 from numbelief._objective import compiled
-from numbelief._solve import observe
+from numbelief._solve import stopping
 from numbelief._solve.batch_objective import Plan, Validator
 from numbelief._solve.epochs import Means
 from numbelief._solve.minimization import STOPPED, restored_optimizer
@@ -84,7 +84,7 @@ class Training:
             "start": np.array(start),
             "history": np.zeros((0, 3)),
         }
-        self.status, self.message = observe.RUNNING, "The run was interrupted."
+        self.status, self.message = stopping.RUNNING, "The run was interrupted."
         self.session = Session(
             type(self.optimizer.rule).__name__,
             epochs * self.plan.count,
@@ -99,10 +99,10 @@ class Training:
         with self.session.running(self.result):
             self._take_up()
             self._show()
-            while self.status == observe.RUNNING and self.epoch < self.epochs:
+            while self.status == stopping.RUNNING and self.epoch < self.epochs:
                 self._run_epoch(callback)
-            if self.status == observe.RUNNING:
-                self.status, self.message = observe.CONVERGED, _DONE
+            if self.status == stopping.RUNNING:
+                self.status, self.message = stopping.CONVERGED, _DONE
             self._save()
             result = self.result()
             if self.optimizer.region.projection is not None and np.isfinite(result.x).all():
@@ -117,25 +117,25 @@ class Training:
             self.vectors.put(self.x, self.kept["began"])
         session, count = self.session, self.plan.count
         session.steps = 1
-        while self.status == observe.RUNNING and self.batch < count:
+        while self.status == stopping.RUNNING and self.batch < count:
             if session.seconds_left <= 0:
-                self.status, self.message = observe.MAXITER, _TIME
+                self.status, self.message = stopping.MAXITER, _TIME
                 return
             session.begin_steps()
             session.end_steps(self._advance(self._most()))
             self._show()
-            if self.status == observe.RUNNING and self.settings.step_callback is not None:
+            if self.status == stopping.RUNNING and self.settings.step_callback is not None:
                 self._call(self.settings.step_callback, self._step_seen)
             every = self.settings.checkpoint_every
             if self.batch < count and every and self.nit % every == 0:
                 self._save()
         if self.batch < count:
             return
-        stopped = self.status != observe.RUNNING
+        stopped = self.status != stopping.RUNNING
         self._end_epoch()
-        if callback is not None and not stopped and self.status != observe.NONFINITE:
+        if callback is not None and not stopped and self.status != stopping.NONFINITE:
             self._call(callback, self._epoch_seen)
-        if self.status == observe.RUNNING and self.epoch < self.epochs:
+        if self.status == stopping.RUNNING and self.epoch < self.epochs:
             self._save()
 
     @functools.cached_property
@@ -168,7 +168,7 @@ class Training:
         self.batch += taken
         self.rate = float(rates[max(taken, 1) - 1])
         if taken < count:
-            self.status, self.message = observe.NONFINITE, self._what_is_not_finite()
+            self.status, self.message = stopping.NONFINITE, self._what_is_not_finite()
         return taken
 
     def _what_is_not_finite(self) -> str:
@@ -199,7 +199,7 @@ class Training:
         row = [[loss, validated, self.rate]]
         self.kept["history"] = np.concatenate([self.kept["history"], row])
         self.epoch, self.batch = self.epoch + 1, 0
-        if self.status == observe.RUNNING:
+        if self.status == stopping.RUNNING:
             self._judge()
 
     def _judge(self) -> None:
@@ -210,12 +210,12 @@ class Training:
         elif self.validator.loss is not None and not math.isfinite(self.figure):
             wrong = f"the validation loss is {self.figure}"
         if wrong is not None:
-            self.status = observe.NONFINITE
+            self.status = stopping.NONFINITE
             self.message = f"NaN result encountered. After epoch {self.epoch - 1}, {wrong}."
         elif self.figure <= self.settings.target:
-            self.status, self.message = observe.CONVERGED, _GOAL
+            self.status, self.message = stopping.CONVERGED, _GOAL
         elif self.settings.patience is not None and self.stale >= self.settings.patience:
-            self.status, self.message = observe.CONVERGED, _PATIENCE
+            self.status, self.message = stopping.CONVERGED, _PATIENCE
 
     def _point(self) -> Any:
         """The point that the run returns: x, its average, or a Lookahead's slow weights."""
@@ -232,7 +232,7 @@ class Training:
         """Number of steps."""
         # What was queued after a batch that ended the run does not count.
         taken = self.epoch * self.plan.count + self.batch
-        return taken if self.status == observe.NONFINITE else self.optimizer.t
+        return taken if self.status == stopping.NONFINITE else self.optimizer.t
 
     # ---- what others see
 
@@ -278,10 +278,10 @@ class Training:
 
     def result(self) -> OptimizeResult:
         """What is known now, as SciPy's result."""
-        if self.status == observe.RUNNING and not self.vectors.is_finite(self._point()):
-            self.status = observe.NONFINITE  # an exception came before the look
+        if self.status == stopping.RUNNING and not self.vectors.is_finite(self._point()):
+            self.status = stopping.NONFINITE  # an exception came before the look
         x, fun = self._point(), self.figure
-        if self.status == observe.NONFINITE or (
+        if self.status == stopping.NONFINITE or (
             self.settings.iterate == "best" and math.isfinite(self.best_fun)
         ):
             x, fun = self.kept["best"], self.best_fun
@@ -295,7 +295,7 @@ class Training:
             njev=self.objective.problem.njev,
             epochs=self.epoch,
             history=OptimizeResult(zip(names, self.kept["history"].T.copy(), strict=True)),
-            success=self.status == observe.CONVERGED,
+            success=self.status == stopping.CONVERGED,
             status=self.status,
             message=self.message,
         )
@@ -345,7 +345,7 @@ class Training:
         }
 
     def _take_up(self) -> None:
-        """Continue a saved run, if there shall be one."""
+        """Continue a saved run, if one is given."""
         source = self.settings.resume_from
         if source is None:
             return

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-#: What a step carries to the next besides the slots: the decays and 1 - decay**t.
+#: What a step carries to the next besides the slots: beta1 and beta2, and 1 - beta**t of both.
 TIMESTEP = np.dtype(
     [("t", "i8"), ("beta1", "f8"), ("beta2", "f8"), ("bias1", "f8"), ("bias2", "f8")]
 )

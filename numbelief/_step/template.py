@@ -2,7 +2,7 @@
 
 Templates (see `numbelief._compile.template`). A name in capitals that is one of the `StepOptions`
 tells whether that option is given: what it switches off is not in the kernel. With all of it
-compiled in, a step on 2e7 numbers took 1.2 instead of 1.0x times the memory limit.
+compiled in, a step on 2e7 numbers took 1.2 times the memory limit instead of hardly more than 1.
 
 In all of these, x, g, lower, upper and scale have shape (n,), slots has shape (k, n) and last_step
 (2, n), all of one dtype, float32 or float64.

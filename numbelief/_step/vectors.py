@@ -61,7 +61,7 @@ class Vectors(Protocol):
         """A vector, or several in a sequence, as an array of NumPy's."""
 
     def from_host(self, vector: Any, values: NDArray[Any]) -> None:
-        """The way back."""
+        """Overwrite a vector with an array of NumPy's."""
 
     def stepper(
         self, kind: Kind, options: StepOptions, state: StepState
