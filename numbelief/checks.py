@@ -29,7 +29,10 @@ def real(name: str, value: Any, low: float) -> float:
     refused = isinstance(value, (bool, str)) or np.iscomplexobj(value) or np.ndim(value) > 0
     if refused or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be a number below 1.8e308, got a larger integer") from None
     if isnan(number) or number < low:
         least = "" if low == -inf else f" of at least {low:g}"
         raise ValueError(f"{name} must be a number{least}, got {value!r}")
@@ -44,10 +47,23 @@ def positive(name: str, value: Any) -> float:
     return number
 
 
+def limit(name: str, value: Any) -> float | None:
+    """A number above 0, or None for no limit, which infinity is as well."""
+    number = None if value is None else positive(name, value)
+    return None if number == inf else number
+
+
+def refuse_masked(name: str, value: Any) -> None:
+    """Raise TypeError for a masked array: NumPy would take what lies below the mask."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be masked: fill it, or leave those entries out")
+
+
 def as_parameters(x: Any) -> NDArray[Any]:
     """A plain view of the caller's array, after checking that kernels can write to it."""
     if not isinstance(x, np.ndarray):
         raise TypeError(f"x must be a NumPy array, got {type(x).__name__}")
+    refuse_masked("x", x)
     if x.dtype not in (np.float32, np.float64) or not x.dtype.isnative:
         raise TypeError(f"x must be float32 or float64, got {x.dtype}")
     if x.ndim != 1 or x.size == 0:
@@ -120,6 +136,7 @@ def as_reals(value: Any, name: str) -> NDArray[Any]:
 
 def as_array(value: Any, name: str) -> NDArray[Any]:
     """What NumPy, or DLPack where NumPy cannot, makes of a user's value."""
+    refuse_masked(name, value)
     if hasattr(value, "detach"):  # a PyTorch tensor that still carries its graph
         value = value.detach()
     try:

@@ -20,7 +20,7 @@ from numbelief._step.state import (
     Synchronization,
 )
 from numbelief._step.vectors import HostVectors, Vectors
-from numbelief.checks import positive
+from numbelief.checks import limit
 from numbelief.rules import Lookahead, Rule
 from numbelief.sets import Box, FeasibleSet
 
@@ -51,7 +51,7 @@ class Optimizer:
     bounds : scipy.optimize.Bounds or sequence of (min, max), optional
         The same in SciPy's form; give one of the two.
     max_norm : float, optional
-        Scale the gradient down to this Euclidean norm where it is longer.
+        Scale the gradient down to this Euclidean norm where it is longer; infinity is no limit.
     max_value : float, optional
         Then clip each of its coordinates to [-max_value, max_value].
     target : {"auto", "serial", "parallel", "cuda"}, default "auto"
@@ -124,8 +124,8 @@ class Optimizer:
         self.vectors: Vectors = _vectors_of(x, target, stream)
         n = self.vectors.size
         self.feasible_set = resolve_set(feasible_set, bounds, n, on_card=not self.on_host)
-        self._max_norm = None if max_norm is None else positive("max_norm", max_norm)
-        self._max_value = None if max_value is None else positive("max_value", max_value)
+        self._max_norm = limit("max_norm", max_norm)
+        self._max_value = limit("max_value", max_value)
 
         inner = self.inner
         timestep = np.zeros(1, TIMESTEP)

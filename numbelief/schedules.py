@@ -49,7 +49,10 @@ def _nonnegative(name: str, value: Any) -> float:
     kind = type(value).__name__
     if kind.startswith(("bool", "complex", "str")) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a real number, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be a number below 1.8e308, got a larger integer") from None
     if not (math.isfinite(number) and number >= 0):
         raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
     return number
@@ -62,11 +65,16 @@ def _at_least_one(name: str, value: Any) -> float:
     return number
 
 
-def _count(name: str, value: Any) -> int:
-    number = _at_least_one(name, value)
+def _whole(name: str, value: Any) -> int:
+    number = _nonnegative(name, value)
     if not number.is_integer():
         raise ValueError(f"{name} must be a whole number, got {value!r}")
     return int(number)
+
+
+def _count(name: str, value: Any) -> int:
+    _at_least_one(name, value)
+    return _whole(name, value)
 
 
 def _callable(name: str, value: Any) -> Any:
@@ -78,6 +86,7 @@ def _callable(name: str, value: Any) -> Any:
 # Metadata of fields; one without is a number of at least 0.
 AT_LEAST_ONE = {"check": _at_least_one}
 COUNT = {"check": _count}
+COUNT_OR_NONE = {"check": _whole}
 SCHEDULE = {"check": _callable}
 
 
@@ -226,7 +235,9 @@ class sgdr(Schedule):
         past, period = t - 1.0, T_0
         if T_mult == 1:
             past %= period
-        while past > period - 1e-9:  # 50 * 1.1 is above 55 by a rounding
+        # 50 * 1.1 is above 55 by a rounding. A whole number is exact, up to 2**53 steps.
+        share = 1.0 if T_mult == math.floor(T_mult) else 1 - 1e-12
+        while past >= period * share:
             past -= period
             period *= T_mult
         return floor + 0.5 * (rate - floor) * (1 + math.cos(math.pi * past / period))
@@ -234,27 +245,30 @@ class sgdr(Schedule):
 
 @dataclass(frozen=True)
 class warmup(Schedule):
-    r"""A straight line to the first rate of a schedule, then the schedule from its first step.
+    r"""A straight line to the first rate of a schedule, then the schedule from its second step.
 
-    Step t of the first ``steps`` has the rate :math:`\alpha_1 t/\mathrm{steps}`.
+    Step t of the first ``steps`` has the rate :math:`\alpha_1 t/\mathrm{steps}`: the last of them
+    is the schedule's first. Without steps it is the schedule.
 
-    >>> [warmup(constant(1.0), steps=4)(t) for t in (1, 4, 5)]
-    [0.25, 1.0, 1.0]
+    >>> [warmup(exponential(1.0, 0.5), steps=4)(t) for t in (1, 4, 5)]
+    [0.25, 1.0, 0.5]
     """
 
     schedule: Callable[[int], float] = field(metadata=SCHEDULE)
-    steps: int = field(metadata=COUNT)
+    steps: int = field(metadata=COUNT_OR_NONE)
 
     def __call__(self, t: int) -> float:
-        if t <= self.steps:
+        if t < self.steps:
             return self.schedule(1) * t / self.steps
-        return self.schedule(t - self.steps)
+        return self.schedule(t - max(self.steps - 1, 0))
 
     def table(self, first: int, count: int) -> NDArray[np.float64]:
-        rates = np.empty(count)
-        early = max(0, min(count, self.steps + 1 - first))
-        rates[:early] = table(self.schedule, 1, 1) * np.arange(first, first + early) / self.steps
-        rates[early:] = table(self.schedule, max(first - self.steps, 1), count - early)
+        rates, before = np.empty(count), max(self.steps - 1, 0)
+        early = max(0, min(count, before + 1 - first))
+        if early:
+            rising = np.arange(first, first + early) / self.steps
+            rates[:early] = table(self.schedule, 1, 1) * rising
+        rates[early:] = table(self.schedule, max(first - before, 1), count - early)
         return rates
 
 
@@ -287,7 +301,7 @@ class chain(Schedule):
     """
 
     first: Callable[[int], float] = field(metadata=SCHEDULE)
-    steps: int = field(metadata=COUNT)
+    steps: int = field(metadata=COUNT_OR_NONE)
     then: Callable[[int], float] = field(metadata=SCHEDULE)
 
     def __call__(self, t: int) -> float:

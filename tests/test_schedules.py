@@ -41,6 +41,13 @@ def cosine(t):
 
 
 CASES = {
+    "no warmup": (
+        schedules.warmup(schedules.exponential(0.1, 0.9), 0), lambda t: 0.1 * 0.9 ** (t - 1),
+    ),
+    "nothing, and then": (
+        schedules.chain(schedules.constant(9.0), 0, schedules.exponential(0.1, 0.9)),
+        lambda t: 0.1 * 0.9 ** (t - 1),
+    ),
     "constant": (schedules.constant(0.1), lambda t: 0.1),
     "inverse_sqrt": (schedules.inverse_sqrt(0.1), lambda t: 0.1 / t**0.5),
     "step_decay": (schedules.step_decay(0.1, 0.5, 30), lambda t: 0.1 * 0.5 ** ((t - 1) // 30)),
@@ -55,7 +62,7 @@ CASES = {
     ),
     "warmup": (
         schedules.warmup(schedules.exponential(0.1, 0.9), 20),
-        lambda t: 0.1 * t / 20 if t <= 20 else 0.1 * 0.9 ** (t - 21),
+        lambda t: 0.1 * t / 20 if t <= 20 else 0.1 * 0.9 ** (t - 20),
     ),
     "per epoch": (
         schedules.per_epoch(schedules.inverse_sqrt(0.1), 7),
@@ -76,9 +83,9 @@ CASES = {
         ),
         lambda t: (
             0.1 * t / 8 if t <= 8
-            else 0.1 * 0.5 ** ((t - 9) // 10) if t <= 38
-            else 0.2 * (t - 38) / 4 if t <= 42
-            else sgdr(t - 42, 0.2, 0, 10, 1)
+            else 0.1 * 0.5 ** ((t - 8) // 10) if t <= 37
+            else 0.2 * (t - 37) / 4 if t <= 41
+            else sgdr(t - 40, 0.2, 0, 10, 1)
         ),
     ),
     "epochs of a chain": (
@@ -120,7 +127,7 @@ def test_functions_of_ones_own_are_parts_too():
     mine = schedules.warmup(
         schedules.chain(schedules.per_epoch(one_over, 2), 4, schedules.chain(one_over, 2, abs)), 2
     )
-    expected = [0.5, 1, 1, 1, 1 / 2, 1 / 2, 1, 1 / 2, 1, 2]
+    expected = [0.5, 1, 1, 1 / 2, 1 / 2, 1, 1 / 2, 1, 2, 3]
     assert [mine(t) for t in range(1, 11)] == expected
     assert table(mine, 1, 10).tolist() == expected
     assert table(mine, 7, 2).tolist() == expected[6:8]
@@ -148,7 +155,7 @@ def test_a_schedule_of_ones_own_is_one_class():
                 return half(rate * 2) * max(0, 1 - (t - 1) / steps)
 
         mine = schedules.warmup(linear(1.0, steps=4), 2)
-        assert [mine(t) for t in range(1, 8)] == [0.5, 1, 1, 0.75, 0.5, 0.25, 0]
+        assert [mine(t) for t in range(1, 8)] == [0.5, 1, 0.75, 0.5, 0.25, 0, 0]
         assert table(mine, 2, 4).tolist() == [1, 1, 0.75, 0.5]
         assert _restore_rate(json.loads(json.dumps(_describe_rate(mine)))) == mine
         with pytest.raises(ValueError, match="steps must be a whole number, got 2.5"):

@@ -70,7 +70,7 @@ class CardLoop:
         vectors = optimizer.vectors
         assert isinstance(vectors, CardVectors)
         self._optimizer, self._problem, self._vectors = optimizer, problem, vectors
-        self.control = stopping.new_control(settings)
+        self.control = stopping.new_control(settings, vectors.dtype, automatic=automatic)
         self.history = np.zeros((int(settings.history), 3))
         self._recent = np.full(stopping.WINDOW, inf)
         self._points = Points(

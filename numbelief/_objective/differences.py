@@ -33,18 +33,19 @@ class Differences:
         self._feasible_set = feasible_set
 
     def fill(
-        self, call: Callable[[NDArray[Any]], Any], x: NDArray[Any], g: NDArray[Any], fun: float
+        self, call: Callable[[NDArray[Any]], Any], x: NDArray[Any], g: NDArray[Any], value: Any
     ) -> None:
-        """Fill g from the values that ``call`` returns near x, where it returned fun."""
+        """Fill g from what ``call`` returns near x, where it returned ``value``."""
         if self._scheme == "cs":
-            self._complex(call, x, g)
+            self._complex(call, x, g, value)
         else:
-            self._real(call, x, g, fun)
+            self._real(call, x, g, value)
 
     def _real(
-        self, call: Callable[[NDArray[Any]], Any], x: NDArray[Any], g: NDArray[Any], fun: float
+        self, call: Callable[[NDArray[Any]], Any], x: NDArray[Any], g: NDArray[Any], value: Any
     ) -> None:
-        steps = self._steps(x, 1 / 3 if self._scheme == "3-point" else 1 / 2)
+        fun = as_scalar(value)
+        steps = self._steps(x, 1 / 3 if self._scheme == "3-point" else 1 / 2, value)
         allowed = self._feasible_set
         limits = None if allowed is None else allowed.limits(x.size, x.dtype)
         lower, upper = (-np.inf, np.inf) if limits is None else limits
@@ -56,7 +57,8 @@ class Differences:
             moved[i] += step
             if moved[i] == x[i]:  # the step was lost in rounding
                 moved[i] = np.nextafter(x[i], x.dtype.type(np.copysign(np.inf, step)))
-            return as_scalar(call(moved)), float(moved[i]) - float(x[i])
+            taken = float(moved[i]) - float(x[i])  # now: the function may write to its x
+            return as_scalar(call(moved)), taken
 
         for i in range(x.size):
             step = steps[i]
@@ -82,24 +84,30 @@ class Differences:
                 g[i] = (value - fun) / a
 
     def _complex(
-        self, call: Callable[[NDArray[Any]], Any], x: NDArray[Any], g: NDArray[Any]
+        self, call: Callable[[NDArray[Any]], Any], x: NDArray[Any], g: NDArray[Any], value: Any
     ) -> None:
-        steps = self._steps(x, 1 / 2)
+        steps = self._steps(x, 1 / 2, value)
         for i in range(x.size):
             moved = x.astype(np.result_type(x.dtype, np.complex64))
             moved[i] += 1j * steps[i]
-            value = np.asarray(call(moved))
-            if value.size != 1:
-                raise ValueError(f"fun must return a scalar, got shape {value.shape}")
-            g[i] = value.reshape(()).imag / float(moved[i].imag)
+            taken = float(moved[i].imag)  # now: the function may write to its x
+            near = np.asarray(call(moved))
+            if near.size != 1:
+                raise ValueError(f"fun must return a scalar, got shape {near.shape}")
+            g[i] = near.reshape(()).imag / taken
 
-    def _steps(self, x: NDArray[Any], power: float) -> NDArray[np.float64]:
-        """SciPy's step: relative to x above 1, absolute below, away from 0."""
+    def _steps(self, x: NDArray[Any], power: float, value: Any) -> NDArray[np.float64]:
+        """SciPy's step: relative to x above 1, absolute below, away from 0.
+
+        It is as long as the coarser of the dtypes of x and of the function's value needs.
+        """
         name, given = self._step
         size = np.maximum(1.0, np.abs(x, dtype=float))
         if name == "abs_step":
             return np.broadcast_to(given, x.shape)
-        relative = np.finfo(x.dtype).eps ** power if given is None else given
+        kinds = [each for each in (x.dtype, as_array(value, "fun").dtype) if each.kind in "fc"]
+        eps = max(float(np.finfo(kind).eps) for kind in kinds)
+        relative = eps**power if given is None else given
         return np.asarray(relative * np.where(x >= 0, 1.0, -1.0) * size)
 
 

@@ -197,8 +197,9 @@ class Problem:
 
     def _differences(self, x: NDArray[Any], g: NDArray[Any]) -> float:
         self.njev += 1
-        fun = self._value(x.copy())
-        self._finite_differences.fill(self._call, x, g, fun)
+        value = self._call(x.copy())
+        fun = as_scalar(value)
+        self._finite_differences.fill(self._call, x, g, value)
         return fun
 
     def _value(self, x: NDArray[Any]) -> float:

@@ -14,7 +14,7 @@ from numbelief import _checkpoint as checkpoint
 from numbelief._compile.internals import copy_bytes, give_back, prefetch, smaller
 from numbelief._compile.jit import jit, key_of
 from numbelief._compile.template import named
-from numbelief.checks import as_array, as_reals
+from numbelief.checks import as_array, as_reals, refuse_masked
 
 # Pages of a memory-mapped file count as memory of the process until they are given back to the
 # system. A map of _KEPT bytes may stay.
@@ -259,8 +259,7 @@ def _as_rows(part: Any, name: str) -> Any:
             part = part.copy()
             part.sum_duplicates()
         return part
-    if np.ma.isMaskedArray(part):
-        raise TypeError(f"{name} must not be a masked array, whose mask would be lost")
+    refuse_masked(name, part)
     if isinstance(part, (list, tuple, memoryview)) or hasattr(part, "iloc"):
         try:
             part = as_array(part, name)

@@ -78,7 +78,7 @@ class HostLoop:
             return np.zeros(shape if wanted else (0, *shape[1:]), dtype)
 
         self._watch = Watch(
-            control=new_control(settings),
+            control=new_control(settings, x.dtype, automatic=automatic),
             recent=np.full(WINDOW, math.inf),
             best=np.zeros((2, x.size), x.dtype),
             average=kept(settings.iterate == "average", x.size),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -160,9 +161,17 @@ class Minimization:
         self.loop.look()  # an exception may have come between
         control = self.loop.control
         iterate = iterate or self.settings.iterate
-        figures = (float(control[name][0]) for name in ("best_fun", "fun", "norm"))
-        which: int = stopping.which_point(stopping.ITERATES[iterate], *figures)
+        now = SimpleNamespace(
+            **{name: control[name].item() for name in stopping.CONTROL.names or ()}
+        )
+        which: int = stopping.which_point(stopping.ITERATES[iterate], now)
         x, g, fun = self.loop.point(which)
+        status = self.status
+        if which == stopping.AVERAGE and status == stopping.CONVERGED and fun > now.goal:
+            norm = self._norm(x, g)
+            if not norm <= now.gtol:
+                status = stopping.PRECISION
+                message = f"The mean of the points has a projected gradient of {norm:.3g}."
         if message is None:
             message = _MESSAGES.get(self.status, "The run was interrupted.")
         if self.status == stopping.NONFINITE:
@@ -177,8 +186,8 @@ class Minimization:
             nit=max(self.nit, 0),
             nfev=self.problem.nfev,
             njev=self.problem.njev,
-            success=self.status == stopping.CONVERGED,
-            status=self.status,
+            success=status == stopping.CONVERGED,
+            status=status,
             message=message,
         )
         if self.settings.return_all:
@@ -188,6 +197,14 @@ class Minimization:
             names = ("fun", "gradient_norm", "learning_rate")
             result["history"] = OptimizeResult(zip(names, values, strict=True))
         return result
+
+    def _norm(self, x: Any, g: Any) -> float:
+        """The largest magnitude of x - project(x - g)."""
+        x, g = (np.asarray(self.optimizer.vectors.to_host(each)) for each in (x, g))
+        if not np.isfinite(g).all():
+            return math.inf
+        allowed = self.optimizer.feasible_set
+        return float(np.abs(x - allowed.project(x - g) if allowed else g).max())
 
     def _so_far(self) -> OptimizeResult | None:
         return None if self.nit < 0 else self.result(iterate="best")

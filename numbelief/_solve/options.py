@@ -13,7 +13,7 @@ from scipy.optimize import OptimizeWarning
 from numbelief import _checkpoint as checkpoint
 from numbelief._solve.session import as_callback
 from numbelief._solve.stopping import Tolerances
-from numbelief.checks import integer, real
+from numbelief.checks import integer, limit, real
 from numbelief.rules import Lookahead, Rule
 
 
@@ -38,6 +38,8 @@ class _Shared:
     def __post_init__(self) -> None:
         for name, low in (("maxtime", 0.0), ("target", -math.inf)):
             object.__setattr__(self, name, real(name, getattr(self, name), low))
+        for name in ("max_norm", "max_value"):
+            object.__setattr__(self, name, limit(name, getattr(self, name)))
         if self.compiled not in (None, True, False):
             raise TypeError(f"compiled must be True, False or None, got {self.compiled!r}")
         if self.iterate not in self.iterates:

@@ -25,6 +25,8 @@ ITERATES = {"best": 0, "last": 1, "average": 2}
 BEST, LAST, AVERAGE = ITERATES.values()
 # ftol compares the best value with the best value this many iterations ago.
 WINDOW = 50
+# In units of the last digit of fun: by so much it may be higher than another point's by rounding.
+ROUNDING = 20
 # After STILL iterations in which neither fun nor the gradient's norm changed a bit the run ends.
 STILL = 1000
 
@@ -50,21 +52,35 @@ TOLERANCES = tuple(field.name for field in fields(Tolerances))
 # Before the first point. A type is that of the number.
 _FIGURES: dict[str, float] = {
     "nit": -1, "fun": nan, "norm": nan, "moved": inf, "reach": 0.0, "still": 0,
-    "best_fun": inf, "best_norm": 0.0, "best_nit": 0, "window_fun": 0.0,
+    "best_fun": inf, "best_norm": 0.0, "best_nit": 0, "window_fun": inf, "rate": 0.0, "peak": 0.0,
 }  # fmt: skip
 
-#: Settings and running figures of a run; a checkpoint holds it. "goal" is the option target.
+#: Settings and running figures of a run; a checkpoint holds it. "goal" is the option target,
+#: "noise" the share of fun that rounding may take; "peak" is the largest rate so far.
 CONTROL = np.dtype(
-    [("maxiter", "i8"), *((name, "f8") for name in (*TOLERANCES, "goal"))]
+    [("maxiter", "i8"), *((name, "f8") for name in (*TOLERANCES, "goal", "noise"))]
+    + [("iterate", "i8"), ("automatic", "i8")]
     + [(name, "i8" if isinstance(start, int) else "f8") for name, start in _FIGURES.items()]
 )
 
 
-def new_control(settings: Any) -> NDArray[Any]:
-    """A control record before the first point, for the options of `numbelief.minimize`."""
+def new_control(settings: Any, dtype: Any, *, automatic: bool) -> NDArray[Any]:
+    """A control record before the first point.
+
+    Parameters
+    ----------
+    settings : Options
+        Of `numbelief.minimize`.
+    dtype : numpy.dtype
+        Of x.
+    automatic : bool
+        Whether the rate is found by a search.
+    """
     control = np.zeros(1, CONTROL)
     given = {name: getattr(settings, name) for name in ("maxiter", *TOLERANCES)}
-    for name, value in {**given, "goal": settings.target, **_FIGURES}.items():
+    given |= {"goal": settings.target, "noise": ROUNDING * np.finfo(dtype).eps}
+    given |= {"iterate": ITERATES[settings.iterate], "automatic": automatic}
+    for name, value in {**given, **_FIGURES}.items():
         control[name] = value
     return control
 
@@ -84,16 +100,29 @@ def take_up(control: NDArray[Any], saved: NDArray[Any]) -> bool:
         raise ValueError(f"control is {saved.dtype}{saved.shape}, {CONTROL}(1,) expected")
     for name in _FIGURES.keys() & names:
         control[name] = saved[name]
+    if (
+        "ftol" not in names or not saved["ftol"][0] > 0
+    ):  # what the best value was then, nobody knows
+        control["window_fun"] = inf
     tolerances = (*TOLERANCES, "goal")
     theirs = [saved[name][0] if name in names else 0.0 for name in tolerances]
     return theirs == [control[name][0] for name in tolerances]
 
 
-def which_point(iterate, best_fun, fun, norm):
-    """Which point a run returns whose control has these figures."""
-    if not isfinite(best_fun):
+def is_as_good(now):
+    """Whether the last point is the best one, to rounding."""
+    return now.fun <= now.best_fun + now.noise * abs(now.best_fun)
+
+
+def which_point(iterate, now):
+    """Which point a run returns with these fields of CONTROL."""
+    if not isfinite(now.best_fun):
         return LAST
-    return iterate if isfinite(fun) and isfinite(norm) else BEST
+    if not (isfinite(now.fun) and isfinite(now.norm)):
+        return BEST
+    if iterate == BEST and now.norm <= now.gtol < now.best_norm and is_as_good(now):
+        return LAST
+    return iterate
 
 
 # ---- at a point --------------------------------------------------------------------------------
@@ -106,6 +135,9 @@ def note(fun, norm, rate, control, history):
     now.still = now.still + 1 if fun == now.fun and norm == now.norm else 0
     now.fun = fun
     now.norm = norm
+    if now.nit > 0 and now.automatic == 0:
+        now.rate = rate
+        now.peak = larger(now.peak, rate)
     if history.size:
         history[now.nit, 0] = fun
         history[now.nit, 1] = norm
@@ -143,11 +175,19 @@ def conclude(control, recent):
 def verdict_of(control):
     """What the tolerances say about the point that was observed last."""
     now = control[0]
-    if now.norm <= now.gtol or now.fun <= now.goal:
+    # A gradient of 0 where fun is high, as beyond a penalty, says nothing of the best point.
+    if now.norm <= now.gtol and (now.iterate != BEST or is_as_good(now)):
         return CONVERGED
-    if now.nit > 0 and now.xtol > 0 and now.moved <= now.xtol * (now.xtol + now.reach):
+    if now.fun <= now.goal:
         return CONVERGED
-    if now.ftol > 0 and now.nit >= WINDOW:
+    if now.nit > 0 and now.xtol > 0:
+        # A schedule that takes the rate to 0 stops the points anywhere: what counts is by how much
+        # they would move at its peak, as far as rounding lets that be told.
+        share = now.rate / now.peak if now.peak > 0 else float(now.automatic)
+        lost = now.noise * now.reach if share < 1 else 0.0
+        if share > 0 and now.moved + lost <= share * (now.xtol * (now.xtol + now.reach)):
+            return CONVERGED
+    if now.ftol > 0 and now.nit >= WINDOW and now.window_fun < inf:
         size = larger(larger(abs(now.window_fun), abs(now.best_fun)), 1.0)
         if now.window_fun - now.best_fun <= now.ftol * size:
             return CONVERGED

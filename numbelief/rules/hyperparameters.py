@@ -24,6 +24,8 @@ def number(name: str, value: Any, low: float = -math.inf, high: float = math.inf
         raise TypeError(f"{name} must be a real number, got {value!r} ({kind})")
     try:
         number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be a finite number, got an integer above 1.8e308") from None
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be a real number, got {value!r} ({kind})") from error
     if not (math.isfinite(number) and low <= number < high):

@@ -140,9 +140,20 @@ class Box(FeasibleSet):
         return np.asarray(np.clip(as_reals(y, "y"), self.lower, self.upper))
 
     def contains(self, x: ArrayLike, tol: ArrayLike = 0.0) -> bool:
-        """Whether x lies in the box, or within tol of it in every coordinate."""
+        """Whether x is finite and lies in the box, or within tol of it in every coordinate.
+
+        x may also hold one point a row.
+
+        Raises
+        ------
+        ValueError
+            x has another number of coordinates than the box.
+        """
         x = as_reals(x, "x")
-        return bool(np.all((x >= self.lower - tol) & (x <= self.upper + tol)))
+        if self.size is not None and (x.ndim == 0 or x.shape[-1] != self.size):
+            raise ValueError(f"x must have {self.size} coordinates, as the set, got {x.shape}")
+        inside = (x >= self.lower - tol) & (x <= self.upper + tol)
+        return bool(np.all(inside & np.isfinite(x)))
 
     def _count(self, n: Any, name: str = "n") -> int:
         return super()._count(1 if n is None and self.lower.shape == (1,) else n, name)

@@ -1,0 +1,224 @@
+"""What a result, an argument or a file says is true: cases by kind, each with its right value."""
+
+import math
+
+import numpy as np
+import pytest
+from numba import njit
+
+from numbelief import (
+    SGD,
+    AdaBelief,
+    Adam,
+    Optimizer,
+    minimize,
+    minimize_many,
+    minimize_stochastic,
+    schedules,
+    sets,
+)
+
+# ---- no success where there is no solution -----------------------------------------------------
+
+# The sum of (x - i)^2, smallest at 0, 1, ..., in several ways of spoiling x.
+
+
+def subtracts(x):
+    x -= np.arange(x.size)
+    x *= x
+    return x.sum()
+
+
+def overwrites(x):
+    value = ((x - np.arange(x.size)) ** 2).sum()
+    x[:] = np.nan
+    return value
+
+
+def permutes(x):
+    value = ((x - np.arange(x.size)) ** 2).sum()
+    x[:] = x[::-1].copy()
+    return value
+
+
+@pytest.mark.parametrize("jac", [None, "2-point", "3-point", "cs"])
+@pytest.mark.parametrize("fun", [subtracts, overwrites, permutes])
+@pytest.mark.parametrize("bounds", [None, [(-9, 9)] * 4])
+def test_fun_may_write_to_its_x(fun, jac, bounds):
+    res = minimize(fun, np.full(4, 1.5), jac=jac, bounds=bounds)
+    assert res.success
+    np.testing.assert_allclose(res.x, np.arange(4), atol=1e-4)
+
+
+@pytest.mark.parametrize("jac", [None, "3-point"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_differences_see_the_precision_of_fun(jac, dtype):
+    """SciPy takes steps for the coarser of both dtypes; shorter ones are lost in fun."""
+    res = minimize(
+        lambda x: ((x.astype(dtype) - dtype(2)) ** 2).sum(), np.full(2, 5.0), jac=jac, tol=0.05
+    )
+    np.testing.assert_allclose(res.x, 2, atol=0.1)
+
+
+def penalized(x):
+    """Falls towards 2, beyond which all is forbidden, and flat."""
+    return 1e25 if x[0] > 2 else 1.9 - 0.45 * x[0]
+
+
+def penalized_grad(x):
+    return np.array([0.0 if x[0] > 2 else -0.45])
+
+
+@njit
+def penalized_fill(x, grad):
+    grad[0] = 0.0 if x[0] > 2 else -0.45
+    return 1e25 if x[0] > 2 else 1.9 - 0.45 * x[0]
+
+
+@pytest.mark.parametrize("iterate", ["best", "average"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_flat_penalty_is_no_solution(compiled, iterate):
+    fun, jac = (penalized_fill, "inplace") if compiled else (penalized, penalized_grad)
+    options = {"iterate": iterate, "maxiter": 3000}
+    res = minimize(fun, [0.0], jac=jac, method=SGD(0.5), options=options)
+    assert not res.success
+    assert res.fun == penalized(res.x) < 2
+    assert res.jac == penalized_grad(res.x) == -0.45
+
+
+def test_rows_with_a_flat_penalty_are_not_solved():
+    res = minimize_many(penalized_fill, [[0.0]], jac="inplace", method=SGD(0.5))
+    assert not res.success.any()
+    assert res.fun == penalized(res.x[0]) < 2
+
+
+def test_the_last_point_is_returned_where_it_is_the_best_to_rounding():
+    res = minimize(lambda x: 1e6 + float(x @ x), [1.0], jac=lambda x: 2 * x, method=SGD(0.1))
+    assert res.success
+    assert abs(res.jac[0]) <= 1e-5
+
+
+def square(x):
+    return float((x - 1) @ (x - 1)), 2 * (x - 1)
+
+
+RATES = {
+    "never moves": (lambda t: 0.0, False),
+    "waits": (lambda t: 0.0 if t < 9 else 0.1, True),
+    "cosine that ends": (schedules.cosine(0.01, 50), False),
+    "halves": (schedules.exponential(0.1, 0.5), False),
+    "warms up": (schedules.warmup(schedules.constant(0.1), 100), True),
+    "constant": (schedules.constant(0.1), True),
+}
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_a_rate_of_0_is_no_convergence(name):
+    rate, solved = RATES[name]
+    options = {"xtol": 1e-7, "gtol": 0, "maxiter": 400}
+    res = minimize(square, np.zeros(3), jac=True, method=SGD(rate), options=options)
+    assert res.success == solved
+    if solved:
+        np.testing.assert_allclose(res.x, 1, atol=1e-5)
+
+
+def test_ftol_on_a_resumed_run_waits_for_its_window(tmp_path):
+    path = tmp_path / "run"
+    first = {"maxiter": 80, "checkpoint": path}
+    minimize(square, np.zeros(3), jac=True, method=SGD(1e-3), options=first)
+    res = minimize(
+        square, np.zeros(3), jac=True, method=SGD(1e-3),
+        options={"maxiter": 200, "resume": path, "ftol": 1e-3, "gtol": 0},
+    )  # fmt: skip
+    assert (res.success, res.nit) == (False, 200)  # it falls by more than 1e-3 in 50 iterations
+
+
+# ---- no wrong numbers ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [SGD(0.1), AdaBelief(0.1)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_an_infinite_limit_is_none(rule, dtype):
+    g = np.array([3.0, -1e30], dtype)
+    ends = []
+    for limits in ({}, {"max_norm": math.inf}, {"max_value": math.inf}):
+        x = np.ones(2, dtype)
+        Optimizer(rule, x, **limits).step(g)
+        ends.append(x.tobytes())
+        res = minimize(square, np.zeros(2), jac=True, options=limits)
+        ends.append(res.x.tobytes())
+    assert len(set(ends[::2])) == len(set(ends[1::2])) == 1
+
+
+MASKED = np.ma.array([1.0, 2.0], mask=[False, True])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: minimize(square, MASKED, jac=True),
+        lambda: minimize(lambda x: MASKED[1], [1.0], jac="2-point"),
+        lambda: minimize(lambda x: MASKED[:1], [1.0], jac="2-point"),
+        lambda: minimize(lambda x: 1.0, [1.0, 2.0], jac=lambda x: MASKED),
+        lambda: minimize(lambda x: (1.0, MASKED), [1.0, 2.0], jac=True),
+        lambda: Optimizer(Adam(), np.ones(2)).step(MASKED),
+        lambda: Optimizer(Adam(), MASKED.copy()),
+        lambda: minimize_many(square, np.ma.array([[1.0]], mask=True), jac=True),
+        lambda: minimize_stochastic(
+            lambda x, a: (1.0, x), np.ones(2), MASKED, batch_size=1, epochs=1, jac=True
+        ),
+        lambda: sets.Box(MASKED, 3.0),
+        lambda: sets.Ball(1.0).project(MASKED),
+    ],
+)
+def test_masked_arrays_are_refused(call):
+    with pytest.raises(TypeError, match="must not be masked"):
+        call()
+
+
+@pytest.mark.parametrize(("period", "factor"), [(10, 2), (1, 2), (7, 3), (3, 10)])
+def test_sgdr_restarts_at_every_whole_number(period, factor):
+    schedule, begins, length = schedules.sgdr(1.0, period, factor), 1, period
+    while begins + length < 2**53:
+        assert schedule(begins) == 1.0
+        assert schedule(begins + length - 1) < 0.9 or length < 4
+        begins, length = begins + length, length * factor
+
+
+@pytest.mark.parametrize(
+    ("x", "inside"),
+    [([0.5, 0.5], True), ([0.5, 1.5], False), ([np.nan, 0.5], False), ([[0.5, 1], [0, 0]], True)],
+)
+def test_a_box_contains_points_of_its_size(x, inside):
+    assert sets.Box([0, 0], [1, 1]).contains(x) is inside
+
+
+def test_a_box_has_no_points_at_infinity():
+    assert not sets.Box().contains([np.inf])
+    assert not sets.Box().contains([np.nan, 1.0])
+    for x in ([0.5], [0.5] * 3, 0.5):
+        with pytest.raises(ValueError, match="x must have 2 coordinates"):
+            sets.Box([0, 0], [1, 1]).contains(x)
+
+
+# ---- errors that say what is wrong --------------------------------------------------------------
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: minimize(square, [0.0], jac=True, options={"gtol": HUGE}),
+        lambda: minimize(square, [0.0], jac=True, tol=HUGE),
+        lambda: minimize(square, [0.0], jac=True, options={"maxtime": HUGE}),
+        lambda: Adam(HUGE),
+        lambda: Adam(beta1=HUGE),
+        lambda: Optimizer(Adam(), np.ones(2), max_norm=HUGE),
+        lambda: schedules.constant(HUGE),
+        lambda: schedules.cosine(0.1, HUGE),
+    ],
+)
+def test_integers_beyond_floats_are_refused(call):
+    with pytest.raises(ValueError, match=r"must be .* got an? (larger )?integer"):
+        call()
