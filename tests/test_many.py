@@ -432,6 +432,42 @@ def test_ctrl_c_gives_the_rows_so_far():
     assert threading.active_count() < 4
 
 
+@njit
+def never_ends(x, grad):
+    grad[0] = 1.0
+    return x[0]
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_bursts_of_ctrl_c_leave_no_thread(count):
+    X0, options = np.zeros((count, 1)), {"maxiter": 10**12}
+    minimize_many(never_ends, X0, **SLOW, options={"maxiter": 1})  # compiles
+    before, random = threading.active_count(), np.random.default_rng(count)
+
+    def send(waits):
+        for wait in waits:
+            time.sleep(wait)
+            signal.raise_signal(signal.SIGINT)
+
+    for _ in range(100):
+        waits = random.uniform(0, [0.02, *[0.002] * random.integers(0, 3)])
+        sender = threading.Thread(target=send, args=(waits,))
+        raised = False
+        try:
+            sender.start()
+            minimize_many(never_ends, X0, **SLOW, options=options)
+        except KeyboardInterrupt:
+            raised = True
+        while sender.is_alive():  # the rest of the burst comes after the call
+            try:
+                sender.join()
+                time.sleep(0.001)
+            except KeyboardInterrupt:
+                pass
+        assert raised
+        assert threading.active_count() <= before + sender.is_alive()
+
+
 def test_maxtime_is_for_all_rows():
     minimize_many(endless, STARTS, **SLOW, options={"maxiter": 1})  # compiles
     options = {"maxiter": 10**12, "maxtime": 0.2}

@@ -1,6 +1,7 @@
 """Many minimizations on the CPU: rows that threads take from one pile, or that Python solves."""
 
 import contextlib
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -74,7 +75,11 @@ class HostRows:
         self._failure: BaseException | None = None
         self._controls: list[NDArray[Any]] = []
         self._rates_so_far = np.zeros(0)
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the workers alone
+        self._entered: list[None] = []
+        self._left: list[None] = []
+        self._closed = False
+        self._somebody_left = threading.Event()
 
     def solve(self) -> None:
         """Solve all rows, or as many as there is time for."""
@@ -135,26 +140,29 @@ class HostRows:
                 OptimizeWarning,
                 stacklevel=4,
             )
-        # Python's own threads: unlike Numba's, they survive a fork and leave Ctrl-C to this one.
+        # Python's own threads: unlike Numba's, they survive a fork.
         given = (numba.get_num_threads(),)
-        threads = [threading.Thread(target=self._work, args=given) for _ in range(count)]
-        try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                while thread.is_alive():
-                    thread.join(LOOK_EVERY_S)
-                    self._show()
-                    if self._stop[0] or self._session.seconds_left <= 0:
-                        self._halt()
-        finally:
-            for thread in threads:
-                while thread.is_alive():
-                    self._halt()
-                    thread.join(LOOK_EVERY_S)
-            self._show()  # the last rows may have ended before anybody looked
+        with _CtrlCWaits(self._halt):
+            try:
+                for _ in range(count):
+                    threading.Thread(target=self._work, args=given).start()
+                while len(self._left) < count:
+                    self._look(self._session.seconds_left <= 0)
+            finally:  # no thread may go on; one that has not begun finds this closed
+                self._closed = True
+                while len(self._left) < len(self._entered):
+                    self._look(halt=True)
+                self._show()  # the last rows may have ended before anybody looked
         if self._failure is not None:
             raise self._failure
+
+    def _look(self, halt: bool) -> None:
+        """Wait a little for a thread to leave; let all end if one has failed or the time is up."""
+        if halt or self._stop[0]:
+            self._halt()
+        self._somebody_left.wait(LOOK_EVERY_S)
+        self._somebody_left.clear()
+        self._show()
 
     def _show(self) -> None:
         self._session.show(int(np.count_nonzero(self._outcome.status != stopping.RUNNING)))
@@ -179,12 +187,17 @@ class HostRows:
 
     def _work(self, threads: int) -> None:
         """What a thread does."""
+        self._entered.append(None)
         try:
-            numba.set_num_threads(threads)  # for an objective with threads of its own
-            self._take_rows()
+            if not self._closed:
+                numba.set_num_threads(threads)  # for an objective with threads of its own
+                self._take_rows()
         except BaseException as error:
             self._failure = self._failure or error
             self._stop[0] = 1
+        finally:
+            self._left.append(None)
+            self._somebody_left.set()
 
     def _take_rows(self) -> None:
         """Solve rows until none is left."""
@@ -250,6 +263,35 @@ def result_of(outcome: Outcome) -> OptimizeResult:
         message=f"{success.sum()} of {len(success)} problems terminated successfully.",
         best=OptimizeResult(index=index, x=best, fun=float(fun[index])),
     )
+
+
+class _CtrlCWaits:
+    """Lets Ctrl-C call a function at once, but raise only after this.
+
+    It could come between any two instructions, and leave threads behind that nobody waits for.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self._arrived: tuple[Any, ...] | None = None
+        self._before: Any = None
+
+    def __enter__(self) -> None:
+        usual = signal.getsignal(signal.SIGINT)
+        # In another thread, and where it is ignored, it does not raise.
+        if threading.current_thread() is threading.main_thread() and callable(usual):
+            self._before = usual
+            signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, *arrived: Any) -> None:
+        self._arrived = arrived
+        self._stop()
+
+    def __exit__(self, *_: Any) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+        if self._arrived is not None:
+            self._before(*self._arrived)
 
 
 @contextlib.contextmanager
