@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 import time
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +23,25 @@ from numbelief.schedules import Schedule
 FORMAT = 1
 _HEADER = "numbelief"
 _ABANDONED_AFTER_S = 600
+# How the names of files end that are not yet complete.
+_TEMPORARY = ".numbelief.tmp"
 
 Path = str | os.PathLike[str]
 
 
 def write(path: Path, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> None:
-    """Write a checkpoint; a kill at any moment leaves the previous file or the new one."""
+    """Write a checkpoint; a kill at any moment leaves the previous file or the new one.
+
+    Through a symbolic link it writes to what that leads to, and it keeps the mode of a file that
+    it replaces.
+    """
     text = json.dumps({"format": FORMAT, **header})
-    path = os.path.abspath(os.fspath(path))
-    temporary = f"{path}.{secrets.token_hex(4)}.tmp"
+    path = os.path.realpath(as_path("path", path, writable=True))
+    temporary = f"{path}.{secrets.token_hex(4)}{_TEMPORARY}"
     try:
         with open(temporary, "xb") as file:
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(temporary, stat.S_IMODE(os.stat(path).st_mode))
             np.savez(file, allow_pickle=False, **{_HEADER: np.array(text)}, **arrays)
             file.flush()
             os.fsync(file.fileno())
@@ -52,10 +61,22 @@ def write(path: Path, header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -
 
 def _sweep(path: str) -> None:
     """Delete what kills have left of earlier writes, but not what another process writes now."""
-    for left in glob.glob(f"{glob.escape(path)}.*.tmp"):
+    digits = "[0-9a-f]" * 8
+    for left in glob.glob(f"{glob.escape(path)}.{digits}{_TEMPORARY}"):
         with contextlib.suppress(OSError):
             if time.time() - os.path.getmtime(left) > _ABANDONED_AFTER_S:
                 os.unlink(left)
+
+
+class Refused(ValueError):
+    """A checkpoint that can be read, but not used like this."""
+
+
+class Mismatch(Refused):
+    """A checkpoint of something else."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the checkpoint does not match: {what}")
 
 
 @contextlib.contextmanager
@@ -63,7 +84,7 @@ def refusing_damage(path: Path) -> Iterator[None]:
     """Raise ValueError where reading a file's contents fails in whatever way."""
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError, IsADirectoryError, Refused):
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError, EOFError, SyntaxError,
             RuntimeError, MemoryError, ArithmeticError, zlib.error,
@@ -89,7 +110,7 @@ def as_path(name: str, path: Any, *, writable: bool = False) -> str:
     TypeError
         It is not a path of text.
     OSError
-        Its folder does not exist or cannot be written, or it is a folder itself.
+        Its folder does not exist or cannot be written, or it is a folder itself, or a device.
     """
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
         raise TypeError(f"{name} must be a path, got {path!r}")
@@ -97,6 +118,9 @@ def as_path(name: str, path: Any, *, writable: bool = False) -> str:
     folder = os.path.dirname(text)
     if writable and os.path.isdir(text):
         raise IsADirectoryError(f"{name} must be a file, got the folder {text!r}")
+    if writable and os.path.exists(text) and not os.path.isfile(text):
+        raise OSError(f"{name} must be a regular file, got {text!r}")
+    folder = os.path.dirname(os.path.realpath(text)) if writable else folder
     if writable and not os.path.isdir(folder):
         raise FileNotFoundError(f"{name}: there is no folder {folder!r}")
     if writable and not os.access(folder, os.W_OK):
@@ -115,15 +139,35 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
         The file is truncated, damaged, of another kind or of another format version.
     """
     with refusing_damage(path):
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with open(path, "rb") as stream:
+            _check_members(stream)
+            with np.load(stream, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
         header = json.loads(str(arrays.pop(_HEADER)))
         version, found = header["format"], header["kind"]
     if version != FORMAT:
         raise ValueError(f"{os.fspath(path)!r} has format version {version}, expected {FORMAT}")
     if found != kind:
         raise ValueError(f"{os.fspath(path)!r} is a checkpoint of {found}, expected {kind}")
-    return header, arrays
+    return {**header, "path": os.fspath(path)}, arrays
+
+
+# The arrays of all kinds of checkpoints.
+_KNOWN = set(
+    f"{_HEADER} x state clock lower upper g control recent best average previous history allvecs "
+    "search base pairs products alphas losses began fading mean start".split()
+)
+
+
+def _check_members(stream: BinaryIO) -> None:
+    """Refuse an archive with members that no checkpoint has: they could be of any size."""
+    members = zipfile.ZipFile(stream).infolist()
+    names = [member.filename.removesuffix(".npy") for member in members]
+    if len({*names}) < len(names) or not {*names} <= _KNOWN:
+        raise ValueError(f"it has the arrays {', '.join(sorted(names))}")
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise ValueError("it has compressed arrays")
+    stream.seek(0)
 
 
 def describe(rule: Rule | Lookahead) -> dict[str, Any]:
@@ -141,15 +185,13 @@ def restore(description: dict[str, Any]) -> Rule | Lookahead:
     """The rule that `describe` described."""
     name = description["name"]
     if name not in Rule.registry:
-        raise ValueError(f"the checkpoint's rule {name!r} is not defined here: import it first")
+        raise Refused(f"the checkpoint's rule {name!r} is not defined here: import it first")
     values = dict(description["hyperparameters"])
     values["learning_rate"] = _restore_rate(values["learning_rate"])
     try:
         rule = Rule.registry[name](**values)
     except TypeError as error:
-        raise ValueError(
-            f"the checkpoint's rule is not the {name!r} defined here: {error}"
-        ) from error
+        raise Refused(f"the checkpoint's rule is not the {name!r} defined here: {error}") from error
     return Lookahead(rule, **description["lookahead"]) if "lookahead" in description else rule
 
 
@@ -205,12 +247,12 @@ def _restore_rate(rate: Any) -> Any:
     if not isinstance(rate, dict):
         return rate
     if "callable" in rate:
-        raise ValueError(
+        raise Refused(
             f"the checkpoint's learning rate is your own function {rate['callable']!r}, which a "
             "file cannot hold: pass rule= with it"
         )
     if "array" in rate:
-        raise ValueError(
+        raise Refused(
             "the checkpoint's learning rate is an array, of which the file holds a fingerprint "
             "only: pass rule= with it"
         )

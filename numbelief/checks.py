@@ -56,7 +56,7 @@ def limit(name: str, value: Any) -> float | None:
 def refuse_masked(name: str, value: Any) -> None:
     """Raise TypeError for a masked array: NumPy would take what lies below the mask."""
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} must not be masked: fill it, or leave those entries out")
+        raise TypeError(f"{name} must not be a masked array: fill it, or leave those entries out")
 
 
 def as_parameters(x: Any) -> NDArray[Any]:

@@ -369,46 +369,50 @@ class Optimizer:
         missing = [k for k in ("rule", "dtype", "n", "max_norm", "max_value") if k not in header]
         missing += [k for k in ("x", "state", "clock") if k not in arrays]
         if missing:
-            raise ValueError(f"the checkpoint does not match: it has no {', '.join(missing)}")
+            raise checkpoint.Mismatch(f"it has no {', '.join(missing)}")
         wrong = []
-        if rule is not None:
-            wrong += checkpoint.differences(header["rule"], rule)
+        with checkpoint.refusing_damage(header.get("path", "snapshot")):
+            restored = checkpoint.restore(header["rule"]) if rule is None else rule
+            if rule is not None:
+                wrong += checkpoint.differences(header["rule"], rule)
+            limits = {name: limit(name, header[name]) for name in ("max_norm", "max_value")}
+            _check_timestep(arrays["clock"])
+            box = None
+            if "lower" in arrays:
+                box = Box(arrays["lower"], arrays["upper"])
+                if box.lower.shape != (header["n"],):
+                    raise ValueError(f"lower has shape {box.lower.shape}")
         for name, here in (("dtype", given.dtype.name), ("n", given.size)):
             if header[name] != here:
                 wrong.append(f"{name} = {header[name]} in the file, {here} given")
         if wrong:
-            raise ValueError("the checkpoint does not match: " + "; ".join(wrong))
-        rule = checkpoint.restore(header["rule"]) if rule is None else rule
-        if feasible_set is None and "lower" in arrays:
-            feasible_set = Box(arrays["lower"], arrays["upper"])
-        opt = cls(
-            rule,
-            x,
-            feasible_set=feasible_set,
-            max_norm=header["max_norm"],
-            max_value=header["max_value"],
-            target=target,
-            stream=stream,
-        )
+            raise checkpoint.Mismatch("; ".join(wrong))
+        feasible_set = box if feasible_set is None else feasible_set
+        opt = cls(restored, x, feasible_set=feasible_set, target=target, stream=stream, **limits)
         if header.get("feasible_set") != opt.set_fingerprint():
-            raise ValueError(
-                "the checkpoint does not match: another feasible_set in the file, "
-                f"{feasible_set!r} given"
-            )
+            raise checkpoint.Mismatch(f"another feasible_set in the file, {feasible_set!r} given")
         mine = {"x": opt.vectors.x, "state": opt.step_state.slots, "clock": opt.step_state.timestep}
         n, dtype = opt.vectors.size, opt.vectors.dtype
         shapes = {"state": (len(opt._state_names), n), "clock": (1,), "x": (n,)}
         for name, shape in shapes.items():
             saved, kind = arrays[name], TIMESTEP if name == "clock" else dtype
             if saved.shape != shape or saved.dtype != kind:
-                raise ValueError(
-                    f"the checkpoint does not match: {name} is {saved.dtype}{saved.shape} in the "
-                    f"file, {kind}{shape} expected"
+                raise checkpoint.Mismatch(
+                    f"{name} is {saved.dtype}{saved.shape} in the file, {kind}{shape} expected"
                 )
         opt.vectors.from_host(mine["x"], arrays["x"])
         opt.vectors.from_host(mine["state"], arrays["state"])
         opt.step_state.timestep[...] = arrays["clock"]
         return opt
+
+
+def _check_timestep(saved: NDArray[Any]) -> None:
+    """Refuse what no steps lead to."""
+    if saved.dtype != TIMESTEP or saved.shape != (1,):
+        raise ValueError(f"clock is {saved.dtype}{saved.shape}, {TIMESTEP}(1,) expected")
+    shares = [float(saved[name][0]) for name in ("beta1", "beta2", "bias1", "bias2")]
+    if saved["t"][0] < 0 or not all(0 <= share <= 1 for share in shares):
+        raise ValueError(f"clock is {saved[0]}")
 
 
 def _vectors_of(x: Any, target: str, stream: Any) -> Vectors:

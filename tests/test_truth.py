@@ -1,6 +1,10 @@
 """What a result, an argument or a file says is true: cases by kind, each with its right value."""
 
+import contextlib
+import json
 import math
+import os
+import stat
 
 import numpy as np
 import pytest
@@ -172,7 +176,7 @@ MASKED = np.ma.array([1.0, 2.0], mask=[False, True])
     ],
 )
 def test_masked_arrays_are_refused(call):
-    with pytest.raises(TypeError, match="must not be masked"):
+    with pytest.raises(TypeError, match="must not be a masked array"):
         call()
 
 
@@ -222,3 +226,121 @@ HUGE = 10**400
 def test_integers_beyond_floats_are_refused(call):
     with pytest.raises(ValueError, match=r"must be .* got an? (larger )?integer"):
         call()
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A file of an optimizer after a few steps, and its arrays and header."""
+    path = tmp_path / "run.npz"
+    opt = Optimizer(AdaBelief(0.1), np.ones(3), bounds=[(-2, 2)] * 3)
+    for _ in range(3):
+        opt.step(opt.x.copy())
+    opt.save(path)
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    return path, arrays
+
+
+def rewrite(path, arrays, **changes):
+    header = json.loads(str(arrays["numbelief"]))
+    for name, value in changes.items():
+        if name in arrays:
+            arrays[name] = value
+        else:
+            header[name] = value
+    np.savez(path, **{**arrays, "numbelief": np.array(json.dumps(header))})
+
+
+def clock_of(arrays, **fields):
+    clock = arrays["clock"].copy()
+    for name, value in fields.items():
+        clock[name] = value
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rule", None), ("rule", 3), ("rule", {}), ("rule", {"name": "adam"}),
+        ("rule", {"name": ["adam"], "hyperparameters": {}}),
+        ("rule", {"name": "adam", "hyperparameters": {"learning_rate": {"kind": "fast"}}}),
+        ("rule", {"name": "adam", "hyperparameters": {"learning_rate": 0.1, "beta1": 7}}),
+        ("max_norm", -1), ("max_norm", "much"), ("max_value", [1, 2]), ("n", {}), ("dtype", 8),
+        ("lower", np.zeros((3, 3))), ("upper", np.full(3, np.nan)), ("x", np.zeros(0)),
+        ("state", np.zeros(7)), ("clock", np.zeros(1)), ("t", -5), ("bias1", 3.0),
+        ("beta2", np.nan),
+    ],
+)  # fmt: skip
+def test_a_crafted_file_is_a_value_error(name, value, saved):
+    path, arrays = saved
+    if name in ("t", "bias1", "beta2"):
+        name, value = "clock", clock_of(arrays, **{name: value})
+    rewrite(path, arrays, **{name: value})
+    x = np.full(3, 9.0)
+    with pytest.raises(ValueError, match="checkpoint"):
+        Optimizer.load(path, x)
+    assert (x == 9).all()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_file_with_more_in_it_is_refused(compressed, saved):
+    path, arrays = saved
+    save = np.savez_compressed if compressed else np.savez
+    save(path, **arrays, more=np.zeros(1000))
+    with pytest.raises(ValueError, match="is not a readable numbelief checkpoint"):
+        Optimizer.load(path, np.ones(3))
+    np.savez_compressed(path, **arrays)
+    with pytest.raises(ValueError, match="compressed"):
+        Optimizer.load(path, np.ones(3))
+
+
+def test_flipped_bytes_are_a_value_error_or_nothing(saved):
+    path, _ = saved
+    good, random = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(200):
+        bad = bytearray(good)
+        bad[random.integers(len(bad))] ^= 1 << random.integers(8)
+        path.write_bytes(bad)
+        with contextlib.suppress(ValueError):
+            Optimizer.load(path, np.ones(3))
+
+
+def test_what_differs_is_named_and_no_damage(saved):
+    path, _ = saved
+    for rule, message in (
+        (Adam(), "rule adabelief in the file"),
+        (AdaBelief(0.2), "learning_rate"),
+    ):
+        with pytest.raises(ValueError, match="does not match") as caught:
+            Optimizer.load(path, np.ones(3), rule=rule)
+        assert message in str(caught.value)
+        assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links, modes and devices of POSIX")
+def test_saving_leaves_links_modes_and_other_files(tmp_path):
+    opt = Optimizer(Adam(), np.ones(2))
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    mine = [tmp_path / f"target.{middle}.tmp" for middle in ("old", "0123abcd", "x.numbelief")]
+    left = tmp_path / "target.0123abcd.numbelief.tmp"
+    for path in (*mine, left):
+        path.write_bytes(b"")
+        os.utime(path, (0, 0))
+    opt.save(link)
+    assert link.is_symlink()
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert Optimizer.load(link, np.zeros(2)).t == Optimizer.load(target, np.zeros(2)).t == 0
+    assert all(path.exists() for path in mine)
+    assert not left.exists()
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/null", tmp_path / "pipe"):
+        with pytest.raises(OSError, match="must be a regular file"):
+            opt.save(path)
+        with pytest.raises(OSError, match="must be a regular file"):
+            minimize(square, [0.0], jac=True, options={"checkpoint": path})

@@ -258,16 +258,13 @@ def restored_optimizer(
 ) -> Optimizer:
     """The optimizer of a checkpoint, on the same x, if it does what this one does."""
     if header.get("feasible_set") != mine.set_fingerprint():
-        raise ValueError("the checkpoint does not match: other bounds or set in the file")
+        raise checkpoint.Mismatch("other bounds or set in the file")
     restored = Optimizer.from_snapshot(
         header, arrays, mine.x, rule=mine.rule, feasible_set=mine.feasible_set
     )
     saved, given = ((opt._max_norm, opt._max_value) for opt in (restored, mine))
     if saved != given:
-        raise ValueError(
-            "the checkpoint does not match: (max_norm, max_value) = "
-            f"{saved} in the file, {given} given"
-        )
+        raise checkpoint.Mismatch(f"(max_norm, max_value) = {saved} in the file, {given} given")
     return restored
 
 

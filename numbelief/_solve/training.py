@@ -360,7 +360,7 @@ class Training:
             if saved.get(name) != value
         ]
         if wrong:
-            raise ValueError("the checkpoint does not match: " + "; ".join(wrong))
+            raise checkpoint.Mismatch("; ".join(wrong))
         self.optimizer = restored_optimizer(self.optimizer, header, arrays)
         planned = int(self.kept["start"])
         with checkpoint.refusing_damage(source):
@@ -374,9 +374,9 @@ class Training:
         begins = int(self.kept["start"])
         if self.settings.iterate == "average" and begins != planned:
             if self.nit >= min(begins, planned):
-                raise ValueError(
-                    f"the checkpoint does not match: its average begins at step {begins}, "
-                    f"which epochs and average_from now put at {planned}"
+                raise checkpoint.Mismatch(
+                    f"its average begins at step {begins}, which epochs and average_from now put "
+                    f"at {planned}"
                 )
             self.kept["start"][...] = planned
         if self.epoch and self.batch == 0:
