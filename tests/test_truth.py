@@ -9,6 +9,7 @@ import stat
 import numpy as np
 import pytest
 from numba import njit
+from scipy.optimize import OptimizeWarning
 
 from numbelief import (
     SGD,
@@ -18,6 +19,7 @@ from numbelief import (
     minimize,
     minimize_many,
     minimize_stochastic,
+    online,
     schedules,
     sets,
 )
@@ -226,6 +228,78 @@ HUGE = 10**400
 def test_integers_beyond_floats_are_refused(call):
     with pytest.raises(ValueError, match=r"must be .* got an? (larger )?integer"):
         call()
+
+
+# ---- online -------------------------------------------------------------------------------------
+
+
+def quartic(z, y):
+    gap = z - y
+    return gap**4, 4 * gap**3, 12 * gap**2
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        online.LinearLosses, online.SquaredLosses, online.AbsoluteLosses, online.LogisticLosses,
+        online.HingeLosses, online.PortfolioLosses,
+    ],
+)  # fmt: skip
+def test_another_formula_inherits_no_proofs(base):
+    """What a class of losses knows of its formula is not true of another formula."""
+
+    class Quartic(base):
+        loss = staticmethod(quartic)
+
+        def __init__(self, targets):
+            online.Losses.__init__(self, targets=targets)
+
+    targets = np.random.default_rng(0).uniform(-1, 1, 60)
+    result = online.play(SGD(0.05), Quartic(targets), sets.Box(-1, 1))
+    grid = np.linspace(-1, 1, 4001)
+    least = ((grid[:, None] - targets) ** 4).sum(axis=1).min()
+    true = result.loss.sum() - least
+    assert result.regret.final.lower <= true + 1e-4  # the grid's spacing
+    assert true <= result.regret.final.upper + 1e-4
+
+
+def test_what_a_subclass_says_of_its_own_formula_holds():
+    class Mine(online.SquaredLosses):
+        nonnegative = True
+        loss = staticmethod(quartic)
+
+    assert Mine.nonnegative
+    assert not Mine.quadratic
+    assert not Mine.smooth
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_norm": 1.0}, {"maxtime": 3}, {"patience": 2}, {"checkpoint": "x"}, {"progress": True}],
+)
+def test_a_game_refuses_options_that_it_does_not_have(options):
+    losses = online.LinearLosses(np.ones((5, 1)))
+    for method in ("adam", SGD(0.1)):
+        with pytest.raises(ValueError, match="options"):
+            online.play(method, losses, sets.Box(-1, 1), options=options)
+    online.play("adam", losses, sets.Box(-1, 1), options={"learning_rate": 0.1, "beta1": 0.5})
+
+
+# ---- what is printed and warned ------------------------------------------------------------------
+
+
+def test_rows_are_silent(capsys):
+    minimize_many(square, np.ones((3, 1)), jac=True, options={"disp": True, "compiled": False})
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_warning_comes_once():
+    with pytest.warns(UserWarning, match="beta1=0") as caught:
+        rule = AdaBelief(beta1=0, weight_decay=0.1)
+    assert len(caught) == 1
+    with pytest.warns(OptimizeWarning, match="weight_decay") as caught:
+        minimize(square, [0.0], jac=True, method=rule)
+    assert not [each for each in caught if "beta1" in str(each.message)]
 
 
 # ---- files --------------------------------------------------------------------------------------

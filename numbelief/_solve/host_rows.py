@@ -92,7 +92,7 @@ class HostRows:
             self._in_threads()
 
     def _new_run(self, problem: Problem, x: NDArray[Any], settings: Options) -> Minimization:
-        quiet = replace(settings, progress=False)
+        quiet = replace(settings, progress=False, disp=False)
         return Minimization(problem, self._rule, x, self._feasible_set, quiet)
 
     def _in_python(self) -> None:

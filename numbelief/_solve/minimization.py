@@ -1,8 +1,8 @@
 """A run of `minimize`: its iterations, result and file, whatever loop takes the steps."""
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,8 +57,9 @@ class Minimization:
         self.automatic = rule.learning_rate is None
         if self.automatic:  # the search looks at fun, to which no decay belongs
             rule = rule.inner
-            if rule.weight_decay != 0:
-                rule = replace(rule, weight_decay=0.0)
+            if rule.weight_decay != 0:  # not `replace`, which would warn again of other numbers
+                rule = copy.copy(rule)
+                object.__setattr__(rule, "weight_decay", 0.0)
         self._use(
             Optimizer(
                 rule,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -199,10 +199,18 @@ def as_player(method: Any, options: dict[str, Any] | None) -> Player:
     name = method.lower() if isinstance(method, str) else None
     if name in Player.registry:
         return Player.registry[name](**(options or {}))
+    if options and not isinstance(method, str):
+        raise ValueError(f"options are for a method given by name, got {method!r}")
     if isinstance(method, Player):
-        if options:
-            raise ValueError(f"options are for a method given by name, got {method!r}")
         return method
+    if options and isinstance(method, str):
+        kind = Rule.registry.get(name or "")
+        names = {} if kind is None else {each.name for each in fields(kind) if each.init}
+        unknown = [] if kind is None else sorted(map(str, options.keys() - names))
+        if unknown:
+            raise ValueError(
+                f"options of a game are hyperparameters of its rule, got {', '.join(unknown)}"
+            )
     rule, _ = read_options(method, None, options, TrainingOptions)
     if isinstance(rule, Lookahead):
         raise TypeError(

@@ -277,7 +277,7 @@ class Intersection(FeasibleSet):
             known = there <= 1e-6 * float(np.abs(point).max())
             why = "metric's weights differ too much" if known else "sets may have no common point"
             raise ValueError(f"{message}. The {why}")
-        warnings.warn(message, RuntimeWarning, stacklevel=4)
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
 
     def _contains(self, x: NDArray[Any], tol: Any, ulp: float) -> bool:
         return all(each._contains(x, tol, ulp + 4 * self.tol) for each in self.sets)

@@ -1,5 +1,6 @@
 """What all losses can do, and losses that are tables of numbers."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -155,10 +156,20 @@ class Losses(GameLosses):
     0.5
     """
 
+    # What is true of a formula, and not of another one.
+    _OF_THE_FORMULA: ClassVar[set[str]] = {
+        "nonnegative", "smooth", "quadratic", "smoothed", "lowest", "margin", "exact_minimizer",
+    }  # fmt: skip
+
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
         # `link` is what `loss` was called: whichever is defined nearest counts.
         first = next(each for each in cls.__mro__ if {"loss", "link"} & vars(each).keys())
+        if first is cls:  # what a base class says holds of its own formula
+            for name in cls._OF_THE_FORMULA:
+                owner = next(each for each in cls.__mro__ if name in vars(each))
+                if owner is not cls and issubclass(owner, Losses):
+                    setattr(cls, name, inspect.getattr_static(Losses, name))
         name = "loss" if "loss" in vars(first) else "link"
         cls.loss = cls.link = staticmethod(getattr(cls, name))  # type: ignore[method-assign]
 
