@@ -113,7 +113,7 @@ def test_like_the_cpu(number):
         {"drop_last": True},
         {"shuffle": False},
         {"replacement": True},
-        {"weights": np.arange(13.0)},
+        {"weights": np.arange(13.0), "replacement": True},
         {"batch_size": None},
         {"batch_size": 13, "replacement": True},
         {"options": {"max_norm": 1.0, "max_value": 0.5}},

@@ -52,14 +52,17 @@ class Order:
         if not shuffle and (replacement or weights is not None):
             what = "replacement=True" if replacement else "weights"
             raise ValueError(f"{what} draws rows at random, which shuffle=False forbids")
+        if weights is not None and not replacement:
+            raise ValueError(
+                "weights are chances of being drawn, and need replacement=True: without it each "
+                "row comes once in an epoch"
+            )
         self.random = bool(shuffle)
         self.replacement = bool(replacement)
         self.weights = None if weights is None else _as_weights(weights, rows)
         self.rows = rows
         #: Rows of an epoch.
         self.size = rows
-        if self.weights is not None and not replacement:
-            self.size = int(np.count_nonzero(self.weights))
         try:
             #: What the epochs' generators are seeded with, besides their number.
             self.entropy = int(np.random.default_rng(seed).integers(1 << 63))
@@ -73,18 +76,12 @@ class Order:
             return np.arange(self.rows)
         sequence = np.random.SeedSequence(self.entropy, spawn_key=(epoch,))
         random = np.random.Generator(np.random.PCG64(sequence))
-        if self.weights is None:
-            if self.replacement:
-                return random.integers(self.rows, size=self.rows)
+        if not self.replacement:
             return random.permutation(self.rows)
-        if self.replacement:
-            ends = np.cumsum(self.weights)
-            return np.searchsorted(ends / ends[-1], random.random(self.rows), side="right")
-        # Efraimidis and Spirakis (2006): the first to ring, of clocks with these rates.
-        with np.errstate(divide="ignore"):
-            times = random.exponential(size=self.rows) / self.weights
-        drawn: NDArray[np.int64] = times.argsort(kind="stable")[: self.size]
-        return drawn
+        if self.weights is None:
+            return random.integers(self.rows, size=self.rows)
+        ends = np.cumsum(self.weights)
+        return np.searchsorted(ends / ends[-1], random.random(self.rows), side="right")
 
 
 def _as_weights(weights: Any, rows: int) -> NDArray[np.float64]:

@@ -80,8 +80,7 @@ def minimize_stochastic(
     drop_last : bool, default False
         Leave out a last batch that is shorter.
     weights : array_like of shape (N,), optional
-        How likely each row is drawn, in any unit. Without replacement every row of a weight above 0
-        comes once in an epoch, heavier ones rather earlier, as in `numpy.random.Generator.choice`.
+        How likely each row is drawn, in any unit; needs replacement.
     feasible_set : FeasibleSet, optional
         A set of `numbelief.sets` that x stays in.
     bounds : scipy.optimize.Bounds or sequence of (min, max), optional
