@@ -135,7 +135,7 @@ def print_head(problems: Sequence[SmoothProblem]) -> None:
     versions = (f"{module.__name__} {module.__version__}" for module in (numbelief, np, scipy))
     print(f"{len(problems)} problems; Python {platform.python_version()}, {', '.join(versions)}.")
     print(
-        "Share solved within so many gradients, and the median of what the problems take, with "
+        "Share solved within a number of gradients, and the median of what the problems take, with "
         "tolerances off; last, the share with each method's default tolerances.\n"
     )
     looks = (f"{look}" for look in LOOKS)

@@ -27,7 +27,7 @@ Adagrad. The criteria by which this run is judged are printed below the tables.
 
 ``--full`` has the paper's 50 epochs, of 5,000 digits instead of 60,000, and 25,000 texts like the
 paper, but 30 epochs of them instead of 160. The loss of the digits is compiled by Numba, so their
-epochs run in machine code.
+epochs run in compiled code.
 
     python examples/logistic_regression.py [--full] [--imdb FILE] [--output FOLDER]
 

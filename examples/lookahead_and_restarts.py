@@ -208,7 +208,7 @@ def print_look_ahead(found):
 
 
 def schedules_of(epochs, steps):
-    """The three schedules, over so many epochs of so many steps."""
+    """The three schedules, over a number of epochs and of steps in each."""
     decay = schedules.step_decay(RESTART_RATE, 0.2, every=round(0.3 * epochs))
     return {
         "SGDR": schedules.sgdr(RESTART_RATE, T_0=steps, T_mult=2),

@@ -60,7 +60,7 @@ def digits(count):
 
 
 class Network:
-    """Layers of so many units, with dropout behind all but the first and the last."""
+    """Layers with these numbers of units, with dropout behind all but the first and the last."""
 
     def __init__(self, *sizes):
         self.shapes = list(itertools.pairwise(sizes))

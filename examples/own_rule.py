@@ -64,7 +64,7 @@ def lion_in_numpy(x, gradient, steps):
 
 
 def lion(x, gradient, steps, target):
-    """x after so many steps of an Optimizer."""
+    """x after a number of steps of an Optimizer."""
     optimizer = numbelief.Optimizer(Lion(), x, target=target)
     for _ in range(steps):
         optimizer.step(gradient)

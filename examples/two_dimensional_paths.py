@@ -5,7 +5,7 @@ functions and says that AdaBelief reaches the optimum the fastest in all of them
 it with the settings of github.com/seiyab/adabelief-toy-examples-pytorch, a reproduction by someone
 else: rate 1e-3 for every rule, decays 0.9 and 0.999 (on |x|/10 + |y|, 0.3 and 0.3), an SGD that
 averages its gradients with the first decay, so that the rates compare, and the starting points
-(but for that of |x|/10 + |y|). Epsilon is the paper's 1e-8. Beale and Rosenbrock are steep where
+(except that of |x|/10 + |y|). Epsilon is the paper's 1e-8. Beale and Rosenbrock are steep where
 they start: there SGD is thrown across the picture.
 
 * At that common rate the claim holds: AdaBelief is near the optimum first, or is nearest at the

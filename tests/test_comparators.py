@@ -90,7 +90,7 @@ def test_the_certificate_holds_for_every_loss_and_set(loss, name):
     points = random_points(feasible_set, 50)
     assert min(losses.total(x)[0] for x in points) >= best.lower - rounding
     assert descended(losses, feasible_set, best.x) >= best.lower - rounding
-    # What is not proved to so many digits: losses with corners on round sets, and sets whose
+    # What is proved to fewer digits: losses with corners on round sets, and sets whose
     # linear minimum is only bounded.
     if name == "cut ball":
         assert not best.exact

@@ -15,7 +15,7 @@ import numbelief
 
 EXAMPLES = sorted(pathlib.Path(__file__).parents[1].joinpath("examples").glob("*.py"))
 PNG = b"\x89PNG\r\n\x1a\n"
-# Any warning is an error, but for deprecations that third parties tell each other about.
+# Any warning is an error, except deprecations that third parties tell each other about.
 WARNINGS = ("error", "ignore::DeprecationWarning", "error::DeprecationWarning:__main__")
 
 

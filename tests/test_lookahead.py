@@ -66,7 +66,7 @@ def test_oracle(rule, dtype, k, alpha):
     assert opt.rule == Lookahead(rule, k, alpha)
     assert [*opt.state] == [*rule.state_names, "slow"]
     np.testing.assert_allclose(opt.state["slow"], oracle.phi, rtol=1e-4, atol=1e-4)
-    # 43 is no multiple of k but for k = 1, where x and the slow weights are one.
+    # 43 is no multiple of k except k = 1, where x and the slow weights are one.
     assert cases.same_bits(opt.state["slow"], x) == (k == 1)
 
 

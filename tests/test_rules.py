@@ -79,7 +79,7 @@ def assert_near(values, expected, allowed, what="x"):
     assert not wrong.size, f"{what} differs at {wrong[:5].tolist()}"
 
 
-# The options of a rule run through the same machine code in either target, so parallel walks once
+# The options of a rule run through the same compiled code in either target, so parallel walks once
 # for each kernel that exists; test_kernels.py compares the bits.
 WALKS = [(name, "serial") for name in RULES] + [(name, "parallel") for name, _ in cases.KERNELS]
 

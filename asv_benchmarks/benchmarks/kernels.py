@@ -11,7 +11,7 @@ from numbelief.rules import Rule
 
 from .common import RATE, Step, numbers, ratio, side_by_side, traffic_step
 
-# A timed function steps at least so many elements.
+# The least number of elements that a timed function steps.
 WORK = 1_000_000
 
 

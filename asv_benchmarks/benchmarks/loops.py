@@ -281,7 +281,7 @@ def seconds_of(function, *arguments, rounds: int = 5) -> float:
 
 
 def with_threads(count: int, function: Step):
-    """The same function on so many threads."""
+    """The same function on a number of threads."""
 
     def run():
         before = numba.get_num_threads()

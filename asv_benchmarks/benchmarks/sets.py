@@ -16,7 +16,7 @@ from numbelief.sets import (
 
 from .common import ratio, side_by_side
 
-# A timed function projects at least so many coordinates.
+# The least number of coordinates that a timed function projects.
 WORK = 1_000_000
 
 SETS = {

@@ -52,7 +52,7 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def numbelief_epochs() -> Step:
-    """AdaBelief in machine code."""
+    """AdaBelief in compiled code."""
     x0 = np.zeros(PIXELS * CLASSES, np.float32)
 
     def run():

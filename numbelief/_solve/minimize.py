@@ -77,11 +77,13 @@ def minimize(
             Most iterations.
         gtol : float, default 1e-5
             Converged when the infinity norm of the projected gradient,
-            :math:`x - \\Pi(x - g)`, is at most this.
+            :math:`x - \\Pi(x - g)`, is at most this, at the point that is returned.
         ftol : float, default 0 (off)
-            Converged when the best value fell by at most ``ftol * max(|f|, 1)`` in 50 iterations.
+            Converged when the best value fell by at most ``ftol * max(|f|, 1)`` in 50 iterations of
+            this run.
         xtol : float, default 0 (off)
-            Converged when no coordinate moved by more than ``xtol * (xtol + max|x|)``.
+            Converged when no coordinate moved by more than ``xtol * (xtol + max|x|)``, or would
+            have at the largest rate so far where a schedule has lowered it.
         target : float, default -inf (off)
             Converged when fun is at most this.
         maxtime : float, default inf

@@ -216,7 +216,7 @@ class Match:
             except Raised:
                 self.played = int(objective.block[ROW])
                 self.evaluate_loss(self.played, self.x)
-                raise RuntimeError("the losses raised in machine code, and not again") from None
+                raise RuntimeError("the losses raised in compiled code, and not again") from None
             self.played = first + done
             if done < count:
                 t = self.played + 1

@@ -20,7 +20,7 @@ from numbelief.sets.linear_programs import EMPTY, UNBOUNDED, System, Unbounded, 
 from numbelief.sets.projector import EPS, Projection, Projector
 from numbelief.sets.vectors import norm
 
-# A projection from so many diameters away is nearly a linear minimization; how many of them.
+# From this number of diameters away a projection is nearly a linear minimization.
 _FAR, _TURNS = 1e6, 20
 # Up to this many coordinates, diameters are worth two linear minimizations each.
 _MANY = 200
