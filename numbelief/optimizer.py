@@ -1,5 +1,6 @@
 """Optimizer: one rule bound to one parameter array, for people who own their loop."""
 
+import copy
 import warnings
 from typing import Any
 
@@ -258,6 +259,17 @@ class Optimizer:
         if self._schedule is None:
             return np.full(count, self._rate)
         return schedules.table(self._schedule, self.t + 1, count)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Kernels hold the arrays and numbers of these: another value would do nothing.
+        fixed = name in ("rule", "inner", "x", "feasible_set") and name in vars(self)
+        if fixed or name == "learning_rate":
+            raise AttributeError(f"{name} cannot be set: make another Optimizer")
+        super().__setattr__(name, value)
+
+    def __copy__(self) -> "Optimizer":
+        # Two optimizers that step one array with one state are nobody's wish.
+        return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
         if not self.on_host:

@@ -1,9 +1,11 @@
 """What a result, an argument or a file says is true: cases by kind, each with its right value."""
 
 import contextlib
+import copy
 import json
 import math
 import os
+import pickle
 import stat
 
 import numpy as np
@@ -205,6 +207,24 @@ def test_a_box_has_no_points_at_infinity():
     for x in ([0.5], [0.5] * 3, 0.5):
         with pytest.raises(ValueError, match="x must have 2 coordinates"):
             sets.Box([0, 0], [1, 1]).contains(x)
+
+
+def test_a_copy_is_an_optimizer_of_its_own():
+    opt = Optimizer(Adam(0.1), np.ones(3), bounds=[(-2, 2)] * 3)
+    opt.step(np.ones(3))
+    for other in (copy.copy(opt), copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
+        before = opt.x.tobytes(), opt.t
+        other.step(np.ones(3))
+        assert (opt.x.tobytes(), opt.t) == before
+        assert other.t == opt.t + 1
+        assert not np.shares_memory(opt.x, other.x)
+
+
+@pytest.mark.parametrize("name", ["rule", "x", "learning_rate", "inner", "feasible_set", "t"])
+def test_what_an_optimizer_is_made_of_cannot_be_set(name):
+    opt = Optimizer(Adam(0.1), np.ones(3))
+    with pytest.raises(AttributeError):
+        setattr(opt, name, 0.5)
 
 
 # ---- errors that say what is wrong --------------------------------------------------------------
