@@ -47,6 +47,21 @@ def positive(name: str, value: Any) -> float:
     return number
 
 
+def flag(name: str, value: Any) -> bool:
+    """True or False, also as 1 or 0."""
+    if not isinstance(value, (bool, np.bool_, int)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def choice(name: str, value: Any, known: tuple[str, ...]) -> str:
+    """One of a few words."""
+    if not isinstance(value, str) or value not in known:
+        words = ", ".join(map(repr, known[:-1])) + f" or {known[-1]!r}"
+        raise ValueError(f"{name} must be {words}, got {value!r}")
+    return value
+
+
 def limit(name: str, value: Any) -> float | None:
     """A number above 0, or None for no limit, which infinity is as well."""
     number = None if value is None else positive(name, value)

@@ -21,7 +21,7 @@ from numbelief._step.state import (
     Synchronization,
 )
 from numbelief._step.vectors import HostVectors, Vectors
-from numbelief.checks import limit
+from numbelief.checks import choice, limit
 from numbelief.rules import Lookahead, Rule
 from numbelief.sets import Box, FeasibleSet
 
@@ -117,8 +117,7 @@ class Optimizer:
     ) -> None:
         if not isinstance(rule, (Rule, Lookahead)):
             raise TypeError(f"rule must be a numbelief rule such as AdaBelief(), got {rule!r}")
-        if target not in _TARGETS:
-            raise ValueError(f"target must be one of {', '.join(_TARGETS)}, got {target!r}")
+        choice("target", target, _TARGETS)
         self.rule, self.inner = rule, rule.inner
         self.x = x
         self._target = target

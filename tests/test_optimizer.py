@@ -136,7 +136,7 @@ ARGUMENTS = {
     "read-only": (frozen(np.ones(3)), {}, ValueError, "x must be writable"),
     "2-D": (np.ones((2, 2)), {}, ValueError, r"one dimension .* got shape \(2, 2\)"),
     "empty": (np.ones(0), {}, ValueError, "not be empty"),
-    "target": (np.ones(3), {"target": "gpu"}, ValueError, "target must be one of .* got 'gpu'"),
+    "target": (np.ones(3), {"target": "gpu"}, ValueError, "target must be 'auto', .* got 'gpu'"),
     "bounds": (np.ones(3), {"bounds": [(0, 1)]}, ValueError, "each of 3 coordinates, got 1"),
     "set": (np.ones(3), {"feasible_set": 1}, TypeError, "feasible_set must be"),
     "norm": (np.ones(3), {"max_norm": -1.0}, ValueError, "max_norm must be above 0, got -1.0"),

@@ -94,8 +94,10 @@ def test_a_flat_penalty_is_no_solution(compiled, iterate):
     assert res.jac == penalized_grad(res.x) == -0.45
 
 
-def test_rows_with_a_flat_penalty_are_not_solved():
-    res = minimize_many(penalized_fill, [[0.0]], jac="inplace", method=SGD(0.5))
+@pytest.mark.parametrize("iterate", ["best", "average"])
+def test_rows_with_a_flat_penalty_are_not_solved(iterate):
+    options = {"iterate": iterate, "maxiter": 3000}
+    res = minimize_many(penalized_fill, [[0.0]], jac="inplace", method=SGD(0.5), options=options)
     assert not res.success.any()
     assert res.fun == penalized(res.x[0]) < 2
 
@@ -230,6 +232,41 @@ def test_what_an_optimizer_is_made_of_cannot_be_set(name):
 # ---- errors that say what is wrong --------------------------------------------------------------
 
 HUGE = 10**400
+ARRAY = np.array([1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {name: ARRAY}
+        for name in (
+            "maxiter", "gtol", "ftol", "xtol", "target", "maxtime", "disp", "progress", "iterate",
+            "return_all", "history", "checkpoint", "checkpoint_every", "resume", "compiled",
+            "max_norm", "max_value", "finite_difference", "beta1", "amsgrad",
+        )
+    ] + [{"learning_rate": np.ones((2, 2))}],
+    ids=lambda options: next(iter(options)),
+)  # fmt: skip
+def test_options_are_checked_before_any_work(options):
+    calls = []
+
+    def fun(x):
+        calls.append(x)
+        return square(x)
+
+    with pytest.raises((TypeError, ValueError)) as caught:
+        minimize(fun, [0.0, 1.0], jac=True, options=options)
+    assert next(iter(options)) in str(caught.value)
+    assert "ambiguous" not in str(caught.value)
+    assert not calls
+
+
+@pytest.mark.parametrize("name", ["target", "max_norm", "max_value", "bounds", "feasible_set"])
+def test_an_optimizer_checks_its_arguments(name):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        Optimizer(Adam(), np.ones(3), **{name: ARRAY})
+    assert name in str(caught.value)
+    assert "ambiguous" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from numbelief._gpu.rows import Rows, check_form
 from numbelief._gpu.vectors import CardVectors, duplicate
 from numbelief._objective.compiled import PerRow
 from numbelief._solve import stopping
-from numbelief._solve.host_rows import result_of
+from numbelief._solve.host_rows import judge_means, result_of
 from numbelief._solve.minimization import Minimization
 from numbelief._solve.options import Options
 from numbelief._solve.rows import Outcome
@@ -97,6 +97,9 @@ class CardRows:
         outcome = Outcome(X, G, *(each.copy_to_host() for each in figures))
         if ended:
             outcome.status[outcome.status == RUNNING] = stopping.MAXITER
+        if self._settings.iterate == "average":
+            x, g = X.copy_to_host(), G.copy_to_host()
+            judge_means(outcome, x, g, self._run.optimizer.feasible_set, self._settings)
         return result_of(outcome)
 
 

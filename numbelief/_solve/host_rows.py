@@ -18,7 +18,7 @@ from numbelief._objective import compiled
 from numbelief._objective.problem import Problem
 from numbelief._solve import stopping
 from numbelief._solve.loop import loop_at_address
-from numbelief._solve.minimization import Minimization
+from numbelief._solve.minimization import Minimization, projected_norm
 from numbelief._solve.options import Options
 from numbelief._solve.rows import (
     CHUNK,
@@ -249,7 +249,24 @@ class HostRows:
         outcome = Outcome(*(each.copy() for each in self._outcome))
         if ended:
             outcome.status[outcome.status == stopping.RUNNING] = stopping.MAXITER
+        judge_means(outcome, outcome.x, outcome.jac, self._feasible_set, self._settings)
         return result_of(outcome)
+
+
+def judge_means(
+    outcome: Outcome, x: NDArray[Any], jac: NDArray[Any], allowed: FeasibleSet | None, settings: Any
+) -> None:
+    """Take success from the means of points that are not flat themselves, as `Minimization` does.
+
+    x and jac are those of the outcome, on the host.
+    """
+    if settings.iterate != "average":
+        return
+    for row in np.flatnonzero(
+        (outcome.status == stopping.CONVERGED) & (outcome.fun > settings.target)
+    ):
+        if not projected_norm(x[row], jac[row], allowed) <= settings.gtol:
+            outcome.status[row] = stopping.PRECISION
 
 
 def result_of(outcome: Outcome) -> OptimizeResult:

@@ -169,7 +169,8 @@ class Minimization:
         x, g, fun = self.loop.point(which)
         status = self.status
         if which == stopping.AVERAGE and status == stopping.CONVERGED and fun > now.goal:
-            norm = self._norm(x, g)
+            to_host = self.optimizer.vectors.to_host
+            norm = projected_norm(to_host(x), to_host(g), self.optimizer.feasible_set)
             if not norm <= now.gtol:
                 status = stopping.PRECISION
                 message = f"The mean of the points has a projected gradient of {norm:.3g}."
@@ -198,14 +199,6 @@ class Minimization:
             names = ("fun", "gradient_norm", "learning_rate")
             result["history"] = OptimizeResult(zip(names, values, strict=True))
         return result
-
-    def _norm(self, x: Any, g: Any) -> float:
-        """The largest magnitude of x - project(x - g)."""
-        x, g = (np.asarray(self.optimizer.vectors.to_host(each)) for each in (x, g))
-        if not np.isfinite(g).all():
-            return math.inf
-        allowed = self.optimizer.feasible_set
-        return float(np.abs(x - allowed.project(x - g) if allowed else g).max())
 
     def _so_far(self) -> OptimizeResult | None:
         return None if self.nit < 0 else self.result(iterate="best")
@@ -252,6 +245,13 @@ class Minimization:
             self.status = stopping.compile_verdict()(now)
         else:
             self.status = stopping.NONFINITE
+
+
+def projected_norm(x: NDArray[Any], g: NDArray[Any], feasible_set: FeasibleSet | None) -> float:
+    """The largest magnitude of x - project(x - g); infinite where g is not finite."""
+    if not np.isfinite(g).all():
+        return math.inf
+    return float(np.abs(g if feasible_set is None else x - feasible_set.project(x - g)).max())
 
 
 def restored_optimizer(

@@ -13,7 +13,7 @@ from scipy.optimize import OptimizeWarning
 from numbelief import _checkpoint as checkpoint
 from numbelief._solve.session import as_callback
 from numbelief._solve.stopping import Tolerances
-from numbelief.checks import integer, limit, real
+from numbelief.checks import choice, flag, integer, limit, real
 from numbelief.rules import Lookahead, Rule
 
 
@@ -34,17 +34,18 @@ class _Shared:
     compiled: bool | None = None
 
     iterates: ClassVar[tuple[str, ...]]
+    flags: ClassVar[tuple[str, ...]] = ("disp", "progress")
 
     def __post_init__(self) -> None:
         for name, low in (("maxtime", 0.0), ("target", -math.inf)):
             object.__setattr__(self, name, real(name, getattr(self, name), low))
         for name in ("max_norm", "max_value"):
             object.__setattr__(self, name, limit(name, getattr(self, name)))
-        if self.compiled not in (None, True, False):
+        for name in self.flags:
+            object.__setattr__(self, name, flag(name, getattr(self, name)))
+        if not isinstance(self.compiled, (bool, np.bool_, type(None))):
             raise TypeError(f"compiled must be True, False or None, got {self.compiled!r}")
-        if self.iterate not in self.iterates:
-            known = ", ".join(map(repr, self.iterates[:-1])) + f" or {self.iterates[-1]!r}"
-            raise ValueError(f"iterate must be {known}, got {self.iterate!r}")
+        choice("iterate", self.iterate, self.iterates)
         if self.checkpoint is not None:
             path = checkpoint.as_path("checkpoint", self.checkpoint, writable=True)
             object.__setattr__(self, "checkpoint", path)
@@ -75,6 +76,7 @@ class Options(_Shared, Tolerances):
     checkpoint_every: int = 1000
 
     iterates = ("best", "last", "average")
+    flags = ("disp", "progress", "return_all", "history")
 
     def __post_init__(self) -> None:
         _Shared.__post_init__(self)
