@@ -142,7 +142,7 @@ def read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]
         with open(path, "rb") as stream:
             _check_members(stream)
             with np.load(stream, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+                arrays = {name: np.array(file[name], order="C") for name in file.files}
         header = json.loads(str(arrays.pop(_HEADER)))
         version, found = header["format"], header["kind"]
     if version != FORMAT:

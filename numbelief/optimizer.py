@@ -239,6 +239,11 @@ class Optimizer:
             )
 
     @property
+    def is_scheduled(self) -> bool:
+        """Whether a function gives each step's rate."""
+        return self._schedule is not None
+
+    @property
     def wants_parallel(self) -> bool:
         """Whether steps on the host may use threads, where these pay."""
         return isinstance(self.vectors, HostVectors) and self.vectors.wants_parallel

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import json
 import math
 import os
@@ -108,11 +109,32 @@ def test_the_last_point_is_returned_where_it_is_the_best_to_rounding():
     assert abs(res.jac[0]) <= 1e-5
 
 
+def test_rounding_in_fun_does_not_keep_a_run_from_its_end():
+    """A sum of 2e5 float32 terms is good to 1e-4: a flat point need not have the lowest value."""
+    random = np.random.default_rng(0)
+    a = random.normal(size=200_000).astype(np.float32)
+    b = 3 * a + random.normal(size=a.size).astype(np.float32)
+
+    def least_squares(x):
+        r = a * x[0] + x[1] - b
+        value = np.cumsum(r * r, dtype=np.float32)[-1] / np.float32(a.size)
+        return value, np.array([r @ a, r.sum()], np.float32) * np.float32(2 / a.size)
+
+    options = {"gtol": 1e-3, "maxiter": 500}
+    x0 = np.zeros(2, np.float32)
+    res = minimize(least_squares, x0, jac=True, method=SGD(0.2), options=options)
+    assert res.success
+    assert abs(res.jac).max() <= 1e-3
+    assert (res.jac == least_squares(res.x)[1]).all()
+
+
 def square(x):
     return float((x - 1) @ (x - 1)), 2 * (x - 1)
 
 
 RATES = {
+    "rises slowly": (lambda t: 1e-7 * t, False),
+    "falls": (schedules.inverse_sqrt(0.5), True),
     "never moves": (lambda t: 0.0, False),
     "waits": (lambda t: 0.0 if t < 9 else 0.1, True),
     "cosine that ends": (schedules.cosine(0.01, 50), False),
@@ -122,14 +144,49 @@ RATES = {
 }
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", RATES)
-def test_a_rate_of_0_is_no_convergence(name):
+def test_a_rate_of_0_is_no_convergence(name, dtype):
     rate, solved = RATES[name]
-    options = {"xtol": 1e-7, "gtol": 0, "maxiter": 400}
-    res = minimize(square, np.zeros(3), jac=True, method=SGD(rate), options=options)
+    options = {"xtol": 1e-6, "gtol": 0, "maxiter": 400}
+    res = minimize(square, np.zeros(3, dtype), jac=True, method=SGD(rate), options=options)
     assert res.success == solved
     if solved:
-        np.testing.assert_allclose(res.x, 1, atol=1e-5)
+        np.testing.assert_allclose(res.x, 1, atol=1e-4)
+
+
+def test_steps_that_overshoot_do_not_converge_by_ftol():
+    steep = {"jac": True, "method": Adam(lambda t: 10 / t)}
+    options = {"ftol": 1e-8, "maxiter": 300, "gtol": 0}
+    res = minimize(
+        lambda x: (50 * float(x @ x), 100 * x), np.full(3, 0.01), options=options, **steep
+    )
+    assert res.nit > 100  # the first 50 steps find nothing better than x0
+    assert not res.success or abs(res.jac).max() < 0.01
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_error_of_a_later_rate_waits_for_its_step(compiled):
+    def rate(t):
+        if t == 5:
+            raise ValueError("no fifth rate")
+        return 0.1
+
+    @njit
+    def fill(x, grad):
+        grad[:] = 2 * (x - 1)
+        return ((x - 1) ** 2).sum()
+
+    fun, jac = (fill, "inplace") if compiled else (square, True)
+    run = functools.partial(minimize, fun, np.zeros(2), jac=jac, method=SGD(rate))
+    assert run(options={"maxiter": 4}).nit == 4
+    with pytest.raises(ValueError, match="no fifth rate") as caught:
+        run()
+    assert caught.value.intermediate_result.nit == 4
+    if compiled:
+        X0 = np.zeros((3, 2))
+        res = minimize_many(fill, X0, jac=jac, method=SGD(rate), options={"maxiter": 4})
+        assert (res.nit == 4).all()
 
 
 def test_ftol_on_a_resumed_run_waits_for_its_window(tmp_path):
@@ -414,6 +471,57 @@ def test_a_crafted_file_is_a_value_error(name, value, saved):
     with pytest.raises(ValueError, match="checkpoint"):
         Optimizer.load(path, x)
     assert (x == 9).all()
+
+
+@pytest.fixture
+def run_file(tmp_path):
+    """The file of a run, its arrays, and a call that goes on with it."""
+    path = tmp_path / "run.npz"
+    given = {"jac": True, "method": Adam(0.05)}
+    kept = {"history": True, "return_all": True, "gtol": 0}
+    minimize(square, np.zeros(3), options={"maxiter": 6, "checkpoint": path, **kept}, **given)
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+
+    def go_on():
+        return minimize(
+            square, np.zeros(3), options={"maxiter": 9, "resume": path, **kept}, **given
+        )
+
+    return path, arrays, go_on
+
+
+@pytest.mark.parametrize("value", [-1, -5, -(10**9)])
+@pytest.mark.parametrize("name", ["nit", "best_nit", "still"])
+def test_counts_of_a_file_are_not_negative(name, value, run_file):
+    path, arrays, go_on = run_file
+    arrays["control"][name] = value
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="is not a readable numbelief checkpoint"):
+        go_on()
+
+
+def test_a_file_may_have_its_arrays_in_any_order_of_memory(run_file):
+    path, arrays, go_on = run_file
+    usual = go_on()
+    turned = {name: np.asfortranarray(each) for name, each in arrays.items() if each.ndim > 1}
+    np.savez(path, **(arrays | turned))
+    other = go_on()
+    assert usual.x.tobytes() == other.x.tobytes()
+    assert square(other.x)[0] == other.fun
+    np.testing.assert_array_equal(usual.allvecs, other.allvecs)
+
+
+@pytest.mark.parametrize(("name", "value"), [("pairs", -(10**12)), ("probes", 10**12)])
+def test_a_search_of_a_file_is_one_that_can_be(name, value, tmp_path):
+    path = tmp_path / "run.npz"
+    minimize(square, np.zeros(3), jac=True, options={"maxiter": 1, "checkpoint": path})
+    with np.load(path) as file:
+        arrays = {each: file[each] for each in file.files}
+    arrays["search"][name] = value
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="is not a readable numbelief checkpoint"):
+        minimize(square, np.zeros(3), jac=True, options={"resume": path})
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -23,6 +23,7 @@ from numbelief._solve.loop import run_template
 from numbelief._solve.minimization import Minimization
 from numbelief._solve.minimize import OUTSIDE
 from numbelief._solve.options import Options
+from numbelief._solve.quasi_newton import check_record
 from numbelief._solve.stopping import RUNNING
 from numbelief.optimizer import Optimizer, resolve_set
 from numbelief.rules import Lookahead, Rule
@@ -70,7 +71,9 @@ class CardLoop:
         vectors = optimizer.vectors
         assert isinstance(vectors, CardVectors)
         self._optimizer, self._problem, self._vectors = optimizer, problem, vectors
-        self.control = stopping.new_control(settings, vectors.dtype, automatic=automatic)
+        self.control = stopping.new_control(
+            settings, vectors.dtype, scheduled=optimizer.is_scheduled
+        )
         self.history = np.zeros((int(settings.history), 3))
         self._recent = np.full(stopping.WINDOW, inf)
         self._points = Points(
@@ -190,6 +193,8 @@ class CardLoop:
         checkpoint.check_like("g", arrays["g"], self._vectors.x)
         self._problem.gradient = self._vectors.card.array(arrays["g"])
         self._points.continue_from(self.control)
+        if self._search is not None:
+            check_record(arrays["search"])
         for name, array in self._on_card().items():
             saved, like = arrays[name], array
             least: int | None = None

@@ -23,7 +23,14 @@ from numbelief._solve.loop import (
 )
 from numbelief._solve.observe import Watch, compile_observe, kind_of_region
 from numbelief._solve.options import Options
-from numbelief._solve.quasi_newton import PAIRS, Memory, Method, compile_method, new_memory
+from numbelief._solve.quasi_newton import (
+    PAIRS,
+    Memory,
+    Method,
+    check_record,
+    compile_method,
+    new_memory,
+)
 from numbelief._solve.stopping import AVERAGE, BEST, LAST, WINDOW, new_control
 from numbelief._step.call import StoredStep
 from numbelief._step.vectors import HostVectors
@@ -78,7 +85,7 @@ class HostLoop:
             return np.zeros(shape if wanted else (0, *shape[1:]), dtype)
 
         self._watch = Watch(
-            control=new_control(settings, x.dtype, automatic=automatic),
+            control=new_control(settings, x.dtype, scheduled=optimizer.is_scheduled),
             recent=np.full(WINDOW, math.inf),
             best=np.zeros((2, x.size), x.dtype),
             average=kept(settings.iterate == "average", x.size),
@@ -285,6 +292,7 @@ class HostLoop:
         fields: dict[str, Any] = {ours: kept[theirs] for ours, theirs in self._NAMES.items()}
         self.watch = self.watch._replace(**fields)
         if self._automatic:
+            check_record(kept["search"])
             self.memory = Memory(*(kept[name] for name in Memory._fields))
             self._methods.clear()
             self._loops.clear()

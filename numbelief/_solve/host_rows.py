@@ -241,7 +241,10 @@ class HostRows:
         with self._lock:
             if self._rates_so_far.size <= count:
                 most = max(self._settings.maxiter, 1)
-                self._rates_so_far = self._run.rates(min(max(2 * count, CHUNK), most))
+                some = self._run.rates(min(max(2 * count, CHUNK), most))
+                if some.size <= count:  # one of them fails: go on to it step by step
+                    some = self._run.optimizer.rates(count + 1)
+                self._rates_so_far = some
             return self._rates_so_far
 
     def result(self, *, ended: bool = False) -> OptimizeResult:

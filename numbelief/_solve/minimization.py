@@ -95,11 +95,11 @@ class Minimization:
                 if session.seconds_left <= 0:
                     self.status, message = stopping.MAXITER, "Maximum time has been exceeded."
                     break
-                steps = self._most_steps(callback)
+                rates = self.rates(self._most_steps(callback))
                 session.begin_steps()
-                self.status = self.loop.advance(self.rates(steps))
+                self.status = self.loop.advance(rates)
                 self._show(callback)
-                session.end_steps(steps)
+                session.end_steps(rates.size)
                 if self.settings.checkpoint is not None and self._is_due():
                     self.save()
             if self.settings.checkpoint is not None:
@@ -112,8 +112,8 @@ class Minimization:
         return result
 
     def rates(self, count: int) -> NDArray[np.float64]:
-        """The rates of the next steps; NaN for an automatic one."""
-        return np.full(count, math.nan) if self.automatic else self.optimizer.rates(count)
+        """The rates of at most ``count`` steps; NaN for an automatic one."""
+        return np.full(count, math.nan) if self.automatic else rates_ahead(self.optimizer, count)
 
     def _begin(self) -> None:
         """Evaluate the first point, or take up a saved run."""
@@ -165,7 +165,7 @@ class Minimization:
         now = SimpleNamespace(
             **{name: control[name].item() for name in stopping.CONTROL.names or ()}
         )
-        which: int = stopping.which_point(stopping.ITERATES[iterate], now)
+        which: int = stopping.which_point(stopping.ITERATES[iterate], [now])
         x, g, fun = self.loop.point(which)
         status = self.status
         if which == stopping.AVERAGE and status == stopping.CONVERGED and fun > now.goal:
@@ -245,6 +245,14 @@ class Minimization:
             self.status = stopping.compile_verdict()(now)
         else:
             self.status = stopping.NONFINITE
+
+
+def rates_ahead(optimizer: Optimizer, count: int) -> NDArray[np.float64]:
+    """The rates of at most ``count`` steps: the error of a later one waits until it is reached."""
+    try:
+        return optimizer.rates(count)
+    except Exception:
+        return optimizer.rates(1)
 
 
 def projected_norm(x: NDArray[Any], g: NDArray[Any], feasible_set: FeasibleSet | None) -> float:

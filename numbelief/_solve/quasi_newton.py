@@ -132,6 +132,14 @@ class Method(NamedTuple):
     memory: Any
 
 
+def check_record(saved: NDArray[Any]) -> None:
+    """Refuse counts in a RECORD of a file that no search leads to."""
+    most = {"trials": TRIALS, "failures": FAILURES + 1, "probes": PROBES, "pairs": 1 << 62}
+    wrong = [name for name, top in most.items() if not 0 <= saved[name][0] <= top]
+    if wrong:
+        raise ValueError(f"search has another {', '.join(wrong)} than a search can have")
+
+
 def new_memory(x: NDArray[Any], *, on: bool, scaled: bool, pairs: int = PAIRS) -> Memory:
     """The memory of an automatic rate; an empty one for a rate that is given (``on=False``).
 

@@ -95,7 +95,7 @@ def finish_row_template(evaluate):
     def finish_row(k, status, outcome, iterate, x, g, watch, objective):
         control = watch.control
         outcome.fun[k] = control[0].fun
-        which = which_point(iterate, control[0])
+        which = which_point(iterate, control)
         if which == BEST:
             outcome.fun[k] = control[0].best_fun
             copy(row(watch.best, 0), x)

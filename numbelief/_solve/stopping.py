@@ -25,8 +25,6 @@ ITERATES = {"best": 0, "last": 1, "average": 2}
 BEST, LAST, AVERAGE = ITERATES.values()
 # ftol compares the best value with the best value this many iterations ago.
 WINDOW = 50
-# In units of the last digit of fun: by so much it may be higher than another point's by rounding.
-ROUNDING = 20
 # After STILL iterations in which neither fun nor the gradient's norm changed a bit the run ends.
 STILL = 1000
 
@@ -52,19 +50,22 @@ TOLERANCES = tuple(field.name for field in fields(Tolerances))
 # Before the first point. A type is that of the number.
 _FIGURES: dict[str, float] = {
     "nit": -1, "fun": nan, "norm": nan, "moved": inf, "reach": 0.0, "still": 0,
-    "best_fun": inf, "best_norm": 0.0, "best_nit": 0, "window_fun": inf, "rate": 0.0, "peak": 0.0,
+    "best_fun": inf, "best_norm": 0.0, "best_nit": 0, "window_fun": inf,
+    "first_fun": nan, "rate": 0.0, "peak": 0.0, "rises": 0,
 }  # fmt: skip
 
 #: Settings and running figures of a run; a checkpoint holds it. "goal" is the option target,
-#: "noise" the share of fun that rounding may take; "peak" is the largest rate so far.
+#: "noise" the share of fun that rounding may take, "scheduled" whether each step has a rate of its
+#: own: then "peak" is the largest so far, and "rises" tells whether the last was above the one
+#: before.
 CONTROL = np.dtype(
     [("maxiter", "i8"), *((name, "f8") for name in (*TOLERANCES, "goal", "noise"))]
-    + [("iterate", "i8"), ("automatic", "i8")]
+    + [("iterate", "i8"), ("scheduled", "i8")]
     + [(name, "i8" if isinstance(start, int) else "f8") for name, start in _FIGURES.items()]
 )
 
 
-def new_control(settings: Any, dtype: Any, *, automatic: bool) -> NDArray[Any]:
+def new_control(settings: Any, dtype: Any, *, scheduled: bool) -> NDArray[Any]:
     """A control record before the first point.
 
     Parameters
@@ -73,13 +74,13 @@ def new_control(settings: Any, dtype: Any, *, automatic: bool) -> NDArray[Any]:
         Of `numbelief.minimize`.
     dtype : numpy.dtype
         Of x.
-    automatic : bool
-        Whether the rate is found by a search.
+    scheduled : bool
+        Whether a function gives each step's rate.
     """
     control = np.zeros(1, CONTROL)
     given = {name: getattr(settings, name) for name in ("maxiter", *TOLERANCES)}
-    given |= {"goal": settings.target, "noise": ROUNDING * np.finfo(dtype).eps}
-    given |= {"iterate": ITERATES[settings.iterate], "automatic": automatic}
+    given |= {"goal": settings.target, "noise": float(np.finfo(dtype).eps) ** 0.5}
+    given |= {"iterate": ITERATES[settings.iterate], "scheduled": scheduled}
     for name, value in {**given, **_FIGURES}.items():
         control[name] = value
     return control
@@ -98,6 +99,9 @@ def take_up(control: NDArray[Any], saved: NDArray[Any]) -> bool:
     known = {name: saved.dtype[name] == CONTROL[name] for name in names if name in mine}
     if saved.shape != (1,) or len(known) < len(names) or not (known and all(known.values())):
         raise ValueError(f"control is {saved.dtype}{saved.shape}, {CONTROL}(1,) expected")
+    wrong = [name for name in ("nit", "best_nit", "still") if name in names and saved[name][0] < 0]
+    if wrong:
+        raise ValueError(f"control has a negative {', '.join(wrong)}")
     for name in _FIGURES.keys() & names:
         control[name] = saved[name]
     if (
@@ -109,18 +113,23 @@ def take_up(control: NDArray[Any], saved: NDArray[Any]) -> bool:
     return theirs == [control[name][0] for name in tolerances]
 
 
-def is_as_good(now):
-    """Whether the last point is the best one, to rounding."""
-    return now.fun <= now.best_fun + now.noise * abs(now.best_fun)
+def is_as_good(control):
+    """Whether the last point is as good as the best one, of the size of fun or of its fall."""
+    now = control[0]
+    size, fall = abs(now.best_fun), now.first_fun - now.best_fun
+    if fall > size:
+        size = fall
+    return now.fun <= now.best_fun + now.noise * size
 
 
-def which_point(iterate, now):
-    """Which point a run returns with these fields of CONTROL."""
+def which_point(iterate, control):
+    """Which point a run returns with this control."""
+    now = control[0]
     if not isfinite(now.best_fun):
         return LAST
     if not (isfinite(now.fun) and isfinite(now.norm)):
         return BEST
-    if iterate == BEST and now.norm <= now.gtol < now.best_norm and is_as_good(now):
+    if iterate == BEST and now.norm <= now.gtol < now.best_norm and is_as_good(control):
         return LAST
     return iterate
 
@@ -135,7 +144,10 @@ def note(fun, norm, rate, control, history):
     now.still = now.still + 1 if fun == now.fun and norm == now.norm else 0
     now.fun = fun
     now.norm = norm
-    if now.nit > 0 and now.automatic == 0:
+    if now.nit == 0:
+        now.first_fun = fun
+    elif now.scheduled:
+        now.rises = 1 if rate > now.rate else 0
         now.rate = rate
         now.peak = larger(now.peak, rate)
     if history.size:
@@ -176,20 +188,23 @@ def verdict_of(control):
     """What the tolerances say about the point that was observed last."""
     now = control[0]
     # A gradient of 0 where fun is high, as beyond a penalty, says nothing of the best point.
-    if now.norm <= now.gtol and (now.iterate != BEST or is_as_good(now)):
+    if now.norm <= now.gtol and (now.iterate != BEST or is_as_good(control)):
         return CONVERGED
     if now.fun <= now.goal:
         return CONVERGED
     if now.nit > 0 and now.xtol > 0:
         # A schedule that takes the rate to 0 stops the points anywhere: what counts is by how much
-        # they would move at its peak, as far as rounding lets that be told.
-        share = now.rate / now.peak if now.peak > 0 else float(now.automatic)
-        lost = now.noise * now.reach if share < 1 else 0.0
+        # they would move at its peak, which may be to come, as far as rounding lets that be told.
+        share, lost = 1.0, 0.0
+        if now.scheduled:
+            share = now.rate / now.peak if now.rises == 0 and now.peak > 0 else 0.0
+            lost = 0.5 * (now.noise * now.noise) * now.reach if share < 1 else 0.0
         if share > 0 and now.moved + lost <= share * (now.xtol * (now.xtol + now.reach)):
             return CONVERGED
     if now.ftol > 0 and now.nit >= WINDOW and now.window_fun < inf:
         size = larger(larger(abs(now.window_fun), abs(now.best_fun)), 1.0)
-        if now.window_fun - now.best_fun <= now.ftol * size:
+        # Where steps overshoot, the best value does not fall either.
+        if larger(now.window_fun, now.fun) - now.best_fun <= now.ftol * size:
             return CONVERGED
     if now.nit >= now.maxiter:
         return MAXITER

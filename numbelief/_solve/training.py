@@ -14,7 +14,7 @@ from numbelief._objective import compiled
 from numbelief._solve import stopping
 from numbelief._solve.batch_objective import Plan, Validator
 from numbelief._solve.epochs import Means
-from numbelief._solve.minimization import STOPPED, restored_optimizer
+from numbelief._solve.minimization import STOPPED, rates_ahead, restored_optimizer
 from numbelief._solve.options import TrainingOptions
 from numbelief._solve.session import Callback, Session
 from numbelief.optimizer import Optimizer
@@ -156,7 +156,8 @@ class Training:
 
     def _advance(self, count: int) -> int:
         """Take ``count`` steps, fewer if a loss is not finite; return how many were taken."""
-        rates = self.optimizer.rates(count)
+        rates = rates_ahead(self.optimizer, count)
+        count = rates.size
         try:
             taken = int(self._loop(self.batch, rates))
         except compiled.Raised:  # called from Python, it says of which length
