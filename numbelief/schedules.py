@@ -8,8 +8,8 @@ arithmetic, which `table` compiles, so that a run's rates need no Python.
 
 >>> from numbelief import schedules
 >>> rate = schedules.warmup(schedules.inverse_sqrt(0.1), steps=2)
->>> [round(rate(t), 4) for t in (1, 2, 3, 6)]
-[0.05, 0.1, 0.1, 0.05]
+>>> [round(rate(t), 4) for t in (1, 2, 5, 10)]
+[0.05, 0.1, 0.05, 0.0333]
 
 `warmup`, `per_epoch` and `chain` take other schedules, which may be functions of one's own. `plot`
 shows what comes out.

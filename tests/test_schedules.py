@@ -156,7 +156,7 @@ def test_a_schedule_of_ones_own_is_one_class():
 
         mine = schedules.warmup(linear(1.0, steps=4), 2)
         assert [mine(t) for t in range(1, 8)] == [0.5, 1, 0.75, 0.5, 0.25, 0, 0]
-        assert table(mine, 2, 4).tolist() == [1, 1, 0.75, 0.5]
+        assert table(mine, 2, 4).tolist() == [1, 0.75, 0.5, 0.25]
         assert _restore_rate(json.loads(json.dumps(_describe_rate(mine)))) == mine
         with pytest.raises(ValueError, match="steps must be a whole number, got 2.5"):
             linear(1.0, 2.5)

@@ -150,3 +150,47 @@ def compile_norm(*, parallel: bool) -> Any:
     squares = part(sum_of_squares, fastmath={"reassoc"}, allocates=False)
     key = f"{parallel:d}_{key_of()}"
     return jit(bind(norm_template, key, sum_of_squares=squares), parallel=parallel)
+
+
+# ---- at each coordinate ------------------------------------------------------------------------
+
+
+# A function that takes any number of vectors could not become part of the text that calls it.
+def _loop2(at):
+    def each(a, b):
+        for i in range(a.size):
+            at(i, a, b)
+
+    return each
+
+
+def _loop3(at):
+    def each(a, b, c):
+        for i in range(a.size):
+            at(i, a, b, c)
+
+    return each
+
+
+def _loop5(at):
+    def each(a, b, c, d, e):
+        for i in range(a.size):
+            at(i, a, b, c, d, e)
+
+    return each
+
+
+def _loop6(at):
+    def each(a, b, c, d, e, f):
+        for i in range(a.size):
+            at(i, a, b, c, d, e, f)
+
+    return each
+
+
+_LOOPS = {2: _loop2, 3: _loop3, 5: _loop5, 6: _loop6}
+
+
+def loop_over(at: Any) -> Any:
+    """A loop over the coordinates, for a CPU."""
+    return bind(_LOOPS[at.__code__.co_argcount - 1], at=at)

@@ -23,6 +23,7 @@ from numbelief._compile.arrays import (
     dot_of_block,
     fill,
     largest,
+    loop_over,
     sum_of_squares,
 )
 from numbelief._compile.internals import cast, strided_row, strided_window
@@ -40,7 +41,6 @@ from numbelief._solve.quasi_newton import (
     bind_method,
     deflect_template,
     length_template,
-    loop_over,
     measure_template,
 )
 from numbelief._solve.rows import (

@@ -37,6 +37,7 @@ from numbelief._compile.arrays import (
     copy,
     fill,
     largest,
+    loop_over,
 )
 from numbelief._compile.internals import eps_of, larger, row, smaller, tiny_of
 from numbelief._compile.jit import key_of, part
@@ -99,7 +100,7 @@ class Memory(NamedTuple):
     pairs : ndarray of shape (2 k, n)
         The last k steps, and then the changes of the gradient that they brought.
     products, alphas : ndarray of shape (k,), float64
-        Their inner products, and what the first loop of the recursion notes for the second.
+        Their inner products, and what the recursion's first loop notes for the second.
     """
 
     search: Any
@@ -135,16 +136,16 @@ class Method(NamedTuple):
 def check_record(saved: NDArray[Any]) -> None:
     """Refuse counts in a RECORD of a file that no search leads to."""
     most = {"trials": TRIALS, "failures": FAILURES + 1, "probes": PROBES, "pairs": 1 << 62}
-    wrong = [name for name, top in most.items() if not 0 <= saved[name][0] <= top]
-    if wrong:
-        raise ValueError(f"search has another {', '.join(wrong)} than a search can have")
+    for name, top in most.items():
+        if not 0 <= saved[name][0] <= top:
+            raise ValueError(f"search has {saved[name][0]} for {name}")
 
 
 def new_memory(x: NDArray[Any], *, on: bool, scaled: bool, pairs: int = PAIRS) -> Memory:
     """The memory of an automatic rate; an empty one for a rate that is given (``on=False``).
 
-    Without ``scaled`` the rule sees gradients in their own unit, as a limit on them needs. Without
-    ``pairs`` the steps are the rule's own.
+    Without ``scaled`` the rule sees gradients in their own unit. Without ``pairs`` the steps are
+    the rule's own.
     """
     n, rows, pairs = (x.size, 2 * max(pairs, 1), pairs) if on else (0, 0, 0)
     search = np.zeros(1, RECORD)
@@ -520,47 +521,6 @@ def bind_method(vectors: dict[str, Any], *, projected: bool) -> dict[str, Any]:
         "propose": bind(propose_template, **steps),
         "judge": bind(judge_template, PROJECTED=projected, **judges),
     }
-
-
-# A function that takes any number of vectors could not become part of the text that calls it.
-def _loop2(at):
-    def each(a, b):
-        for i in range(a.size):
-            at(i, a, b)
-
-    return each
-
-
-def _loop3(at):
-    def each(a, b, c):
-        for i in range(a.size):
-            at(i, a, b, c)
-
-    return each
-
-
-def _loop5(at):
-    def each(a, b, c, d, e):
-        for i in range(a.size):
-            at(i, a, b, c, d, e)
-
-    return each
-
-
-def _loop6(at):
-    def each(a, b, c, d, e, f):
-        for i in range(a.size):
-            at(i, a, b, c, d, e, f)
-
-    return each
-
-
-_LOOPS = {2: _loop2, 3: _loop3, 5: _loop5, 6: _loop6}
-
-
-def loop_over(at: Any) -> Any:
-    """A loop over the coordinates, for a CPU."""
-    return bind(_LOOPS[at.__code__.co_argcount - 1], at=at)
 
 
 @functools.cache
