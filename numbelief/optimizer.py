@@ -118,16 +118,15 @@ class Optimizer:
         if not isinstance(rule, (Rule, Lookahead)):
             raise TypeError(f"rule must be a numbelief rule such as AdaBelief(), got {rule!r}")
         choice("target", target, _TARGETS)
-        self.rule, self.inner = rule, rule.inner
-        self.x = x
+        self._rule, self._inner, self._x = rule, rule.inner, x
         self._target = target
         self.vectors: Vectors = _vectors_of(x, target, stream)
         n = self.vectors.size
-        self.feasible_set = resolve_set(feasible_set, bounds, n, on_card=not self.on_host)
+        self._feasible_set = resolve_set(feasible_set, bounds, n, on_card=not self.on_host)
         self._max_norm = limit("max_norm", max_norm)
         self._max_value = limit("max_value", max_value)
 
-        inner = self.inner
+        inner = self._inner
         timestep = np.zeros(1, TIMESTEP)
         timestep["beta1"], timestep["beta2"] = inner.betas
         #: What steps change besides x.
@@ -196,7 +195,7 @@ class Optimizer:
 
     @property
     def _state_names(self) -> tuple[str, ...]:
-        return self.rule.state_names
+        return self._rule.state_names
 
     def step(self, grad: Any) -> None:
         """Move x by one step of the rule along a gradient.
@@ -264,12 +263,12 @@ class Optimizer:
             return np.full(count, self._rate)
         return schedules.table(self._schedule, self.t + 1, count)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Kernels hold the arrays and numbers of these: another value would do nothing.
-        fixed = name in ("rule", "inner", "x", "feasible_set") and name in vars(self)
-        if fixed or name == "learning_rate":
-            raise AttributeError(f"{name} cannot be set: make another Optimizer")
-        super().__setattr__(name, value)
+    # Kernels hold the arrays and numbers of these, so that to set them would do nothing.
+    rule = property(lambda self: self._rule)
+    inner = property(lambda self: self._inner)
+    x = property(lambda self: self._x)
+    feasible_set = property(lambda self: self._feasible_set)
+    learning_rate = property(lambda self: self._rule.learning_rate)
 
     def __copy__(self) -> "Optimizer":
         # Two optimizers that step one array with one state are nobody's wish.

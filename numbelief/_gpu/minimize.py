@@ -99,7 +99,9 @@ class CardLoop:
         else:
             value, position = self._search.evaluate(), None
         self._points.note(value, position, nan, self._gradient)
-        return self.look()
+        status = self.look()
+        self.control["first_fun"] = self.control["fun"]
+        return status
 
     def advance(self, rates: NDArray[np.float64]) -> int:
         """Take a step for each rate, and look at the points."""

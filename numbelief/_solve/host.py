@@ -123,7 +123,9 @@ class HostLoop:
         """Evaluate the first point; return the run's status."""
         fun = self._problem.first(self.x, self.g)
         observe = self._observe(self._optimizer.runs_parallel())
-        return int(observe(fun, math.nan, self._stored_watch.address))
+        status = int(observe(fun, math.nan, self._stored_watch.address))
+        self.control["first_fun"] = fun
+        return status
 
     def advance(self, rates: NDArray[np.float64]) -> int:
         """Take a step for each rate, unless the run ends; return its status."""

@@ -162,9 +162,7 @@ class Minimization:
         self.loop.look()  # an exception may have come between
         control = self.loop.control
         iterate = iterate or self.settings.iterate
-        now = SimpleNamespace(
-            **{name: control[name].item() for name in stopping.CONTROL.names or ()}
-        )
+        now = SimpleNamespace(**{name: control[name].item() for name in stopping.OF_THE_POINT})
         which: int = stopping.which_point(stopping.ITERATES[iterate], [now])
         x, g, fun = self.loop.point(which)
         status = self.status

@@ -40,9 +40,11 @@ class _Shared:
         for name, low in (("maxtime", 0.0), ("target", -math.inf)):
             object.__setattr__(self, name, real(name, getattr(self, name), low))
         for name in ("max_norm", "max_value"):
-            object.__setattr__(self, name, limit(name, getattr(self, name)))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, limit(name, getattr(self, name)))
         for name in self.flags:
-            object.__setattr__(self, name, flag(name, getattr(self, name)))
+            if type(getattr(self, name)) is not bool:
+                object.__setattr__(self, name, flag(name, getattr(self, name)))
         if not isinstance(self.compiled, (bool, np.bool_, type(None))):
             raise TypeError(f"compiled must be True, False or None, got {self.compiled!r}")
         choice("iterate", self.iterate, self.iterates)

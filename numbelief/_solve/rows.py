@@ -82,9 +82,11 @@ def start_row_template(first):
         fill(watch.best, 0)
         fill(watch.average, 0)
         fill(watch.previous, 0)
+        status = NONFINITE
         if largest(x) < inf:
-            return first(x, g, loop, watch, objective)
-        return NONFINITE
+            status = first(x, g, loop, watch, objective)
+            watch.control[0].first_fun = watch.control[0].fun
+        return status
 
     return start_row
 

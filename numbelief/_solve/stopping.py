@@ -65,6 +65,11 @@ CONTROL = np.dtype(
 )
 
 
+_START = np.zeros(1, CONTROL)
+for _name, _start in _FIGURES.items():
+    _START[_name] = _start
+
+
 def new_control(settings: Any, dtype: Any, *, scheduled: bool) -> NDArray[Any]:
     """A control record before the first point.
 
@@ -77,11 +82,11 @@ def new_control(settings: Any, dtype: Any, *, scheduled: bool) -> NDArray[Any]:
     scheduled : bool
         Whether a function gives each step's rate.
     """
-    control = np.zeros(1, CONTROL)
+    control = _START.copy()
     given = {name: getattr(settings, name) for name in ("maxiter", *TOLERANCES)}
     given |= {"goal": settings.target, "noise": float(np.finfo(dtype).eps) ** 0.5}
     given |= {"iterate": ITERATES[settings.iterate], "scheduled": scheduled}
-    for name, value in {**given, **_FIGURES}.items():
+    for name, value in given.items():
         control[name] = value
     return control
 
@@ -111,6 +116,10 @@ def take_up(control: NDArray[Any], saved: NDArray[Any]) -> bool:
     tolerances = (*TOLERANCES, "goal")
     theirs = [saved[name][0] if name in names else 0.0 for name in tolerances]
     return theirs == [control[name][0] for name in tolerances]
+
+
+#: What `which_point` looks at, and what a mean is judged by.
+OF_THE_POINT = ("best_fun", "best_norm", "first_fun", "fun", "norm", "gtol", "goal", "noise")
 
 
 def is_as_good(control):
@@ -144,9 +153,7 @@ def note(fun, norm, rate, control, history):
     now.still = now.still + 1 if fun == now.fun and norm == now.norm else 0
     now.fun = fun
     now.norm = norm
-    if now.nit == 0:
-        now.first_fun = fun
-    elif now.scheduled:
+    if now.scheduled and now.nit > 0:
         now.rises = 1 if rate > now.rate else 0
         now.rate = rate
         now.peak = larger(now.peak, rate)

@@ -104,10 +104,13 @@ class StoredStep:
         """``step(g, rate)`` for a gradient of the caller's; STEPPED, or why it is refused."""
         kernel = _compile_checked(nogil)
         slots, rates = self._state.slots, self._rate
+        where: tuple[int, int] | None = None
 
         def step(g: Any, rate: float) -> int:
-            address, data, _ = self.call(parallel=parallel)
-            return kernel(x, g, slots, rates, rate, address, data)  # type: ignore[no-any-return]
+            nonlocal where
+            if where is None:
+                where = self.call(parallel=parallel)[:2]
+            return kernel(x, g, slots, rates, rate, *where)  # type: ignore[no-any-return]
 
         return step
 
